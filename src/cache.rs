@@ -1,0 +1,478 @@
+//! The path of one request through the seams.
+//!
+//! Trouble with a part is a miss with a reason, never an error: whoever asks can always ask upstream instead. The
+//! exact tier needs no embedder, so it answers while the embedder is down. This file names no adapter.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::registry::Registry;
+
+use crate::clock::Clock;
+use crate::decision::{
+    Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Life, Origin, Partition, Policy, Probability,
+    Prompt, Reason, Similarity, Slots, Source, Tenant, Terms, Tier, Verdict,
+};
+use crate::embed::{EmbedError, Embedder};
+use crate::metrics::Metrics;
+use crate::store::{Filter, Owner, Removed, Store, StoreError, Usage};
+use crate::tally::{Counts, Tallies};
+
+/// The cache: what it is made of, and how it decides.
+pub struct Cache {
+    parts: Parts,
+    settings: CacheSettings,
+    metrics: Metrics,
+    tallies: Tallies,
+}
+
+/// The parts behind the seams.
+#[derive(Clone)]
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    /// Without one, only exact matches are found.
+    pub embedder: Option<Arc<dyn Embedder>>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What the operator set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CacheSettings {
+    pub policy: Policy,
+    /// Where a cache has a policy of its own.
+    pub policies: HashMap<CacheName, Policy>,
+    /// Time to live of an entry that names none.
+    pub ttl: Duration,
+    /// Length of vectors that callers bring themselves; the embedder is not used then.
+    pub external_dimensions: Option<usize>,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            policies: HashMap::new(),
+            ttl: Duration::from_secs(86_400),
+            external_dimensions: None,
+        }
+    }
+}
+
+/// A question to the cache.
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub prompt: Prompt,
+    pub terms: Terms,
+    pub tiers: Tiers,
+    /// Most matches wanted, at least one.
+    pub limit: usize,
+    /// Longest wait for the embedding; unlimited if absent.
+    pub patience: Option<Duration>,
+    /// The prompt's vector, where the caller brings it.
+    pub vector: Option<Embedding>,
+}
+
+impl Query {
+    pub fn new(prompt: Prompt) -> Self {
+        Self { prompt, terms: Terms::default(), tiers: Tiers::ALL, limit: 1, patience: None, vector: None }
+    }
+}
+
+/// Which tiers may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiers {
+    pub exact: bool,
+    pub template: bool,
+    pub semantic: bool,
+}
+
+impl Tiers {
+    pub const ALL: Tiers = Tiers { exact: true, template: true, semantic: true };
+}
+
+/// What the cache has to say.
+#[derive(Debug, Clone)]
+pub enum Lookup {
+    /// At least one match, best first.
+    Hit(Vec<Match>),
+    Miss(Miss),
+}
+
+/// An entry that answers the prompt.
+#[derive(Debug, Clone)]
+pub struct Match {
+    pub tier: Tier,
+    pub entry: Arc<Entry>,
+    pub similarity: Similarity,
+    /// Chance that the reuse is right, where it is known.
+    pub probability: Option<Probability>,
+    pub age_ms: u64,
+    pub expires_in_ms: u64,
+}
+
+/// Why nothing answers the prompt.
+#[derive(Debug, Clone)]
+pub struct Miss {
+    pub reason: Reason,
+    /// The candidate that came nearest, and what was against it.
+    pub nearest: Option<Nearest>,
+    /// The prompt's vector where it was made, so that an insert need not make it again.
+    pub vector: Option<Embedding>,
+}
+
+impl Miss {
+    pub fn because(reason: Reason) -> Self {
+        Self { reason, nearest: None, vector: None }
+    }
+}
+
+/// A refused candidate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Nearest {
+    pub id: EntryId,
+    pub similarity: Similarity,
+    pub reason: Reason,
+}
+
+/// An answer to store.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    pub prompt: Prompt,
+    pub origin: Origin,
+    pub answer: Answer,
+    pub tags: BTreeSet<String>,
+    pub sources: BTreeSet<Source>,
+    pub writer: String,
+    /// When the answer was made, wall-clock milliseconds; now if absent.
+    pub created_ms: Option<u64>,
+    /// Time to live from now; the operator's if absent.
+    pub ttl: Option<Duration>,
+    /// The prompt's vector, where it is known already.
+    pub vector: Option<Embedding>,
+}
+
+/// A stored answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inserted {
+    pub id: EntryId,
+    /// Why only an exact match will find it, where that is so.
+    pub exact_only: Option<Reason>,
+}
+
+impl Cache {
+    /// Its metrics go into `registry`.
+    pub fn new(parts: Parts, settings: CacheSettings, registry: &mut Registry) -> Self {
+        let cache = Self { parts, settings, metrics: Metrics::register(registry), tallies: Tallies::default() };
+        for (owner, _) in cache.parts.store.usage() {
+            cache.tallies.create(&owner);
+        }
+        cache
+    }
+
+    pub fn settings(&self) -> &CacheSettings {
+        &self.settings
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether meaning can be matched: there is an embedder, or callers bring vectors.
+    pub fn matches_by_meaning(&self) -> bool {
+        self.parts.embedder.is_some() || self.settings.external_dimensions.is_some()
+    }
+
+    /// Looks the prompt up, and counts what came of it.
+    pub async fn lookup(&self, query: &Query) -> Lookup {
+        let started = Instant::now();
+        let lookup = self.find(query).await;
+        let tally = self.tallies.of(&owner(&query.prompt));
+        match &lookup {
+            Lookup::Hit(matches) => {
+                let Some(first) = matches.first() else { return Lookup::Miss(Miss::because(Reason::NoCandidate)) };
+                let usage = first.entry.answer.usage.unwrap_or_default();
+                self.metrics.hit(first.tier, started.elapsed(), usage.input + usage.output);
+                tally.inspect(|tally| tally.hit(first.tier, usage));
+            }
+            Lookup::Miss(miss) => {
+                self.metrics.miss(miss.reason, started.elapsed());
+                tally.inspect(|tally| tally.miss(miss.reason));
+            }
+        }
+        lookup
+    }
+
+    /// Counts a miss that was decided without a lookup.
+    pub fn missed(&self, prompt: &Prompt, reason: Reason) {
+        self.metrics.miss(reason, Duration::ZERO);
+        self.tallies.of(&owner(prompt)).inspect(|tally| tally.miss(reason));
+    }
+
+    /// Stores an answer. Its exact key finds it on return; its meaning does too, unless the result says why not.
+    ///
+    /// # Errors
+    /// The store could not keep it.
+    pub async fn insert(&self, new: NewEntry) -> Result<Inserted, StoreError> {
+        let (entry, inserted) = self.entry(new).await;
+        self.put(vec![entry]).await?;
+        Ok(inserted)
+    }
+
+    /// Stores many answers in one go.
+    ///
+    /// # Errors
+    /// The store could not keep them; none is kept then.
+    pub async fn insert_all(&self, new: Vec<NewEntry>) -> Result<Vec<Inserted>, StoreError> {
+        use futures_util::stream::{StreamExt, iter};
+
+        // More in flight than there are workers, so that none waits for the next text; fewer than would fill the queue.
+        let made: Vec<(Entry, Inserted)> = iter(new).map(|new| self.entry(new)).buffered(16).collect().await;
+        let (entries, inserted): (Vec<Entry>, Vec<Inserted>) = made.into_iter().unzip();
+        self.put(entries).await?;
+        Ok(inserted)
+    }
+
+    /// The entry with this id, unless it is another tenant's or cache's, or expired.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn get(&self, owner: &Owner, id: EntryId) -> Result<Option<Match>, StoreError> {
+        let now_ms = self.parts.clock.now_ms();
+        let entry = self.parts.store.get(id).await?;
+        Ok(entry
+            .filter(|entry| Owner::of(entry) == *owner && !entry.life.is_over(now_ms))
+            .map(|entry| matched(Tier::Exact, entry, Similarity::new(1.0), now_ms)))
+    }
+
+    /// # Errors
+    /// The store could not be changed.
+    pub async fn remove(&self, filter: &Filter) -> Result<Removed, StoreError> {
+        self.parts.store.remove(filter).await
+    }
+
+    /// Up to `limit` live entries in the order of their ids, after `cursor`; the id to go on from, if there are more.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn page(
+        &self,
+        owner: &Owner,
+        cursor: Option<EntryId>,
+        limit: usize,
+    ) -> Result<(Vec<Match>, Option<EntryId>), StoreError> {
+        let now_ms = self.parts.clock.now_ms();
+        let entries = self.parts.store.scan(owner, cursor, limit).await?;
+        let next = if entries.len() == limit { entries.last().map(|entry| entry.id) } else { None };
+        let live = entries.into_iter().filter(|entry| !entry.life.is_over(now_ms));
+        Ok((live.map(|entry| matched(Tier::Exact, entry, Similarity::new(1.0), now_ms)).collect(), next))
+    }
+
+    /// The tenant's caches that hold anything, by name.
+    pub fn caches(&self, tenant: &Tenant) -> Vec<(CacheName, Usage)> {
+        let usage = self.parts.store.usage().into_iter();
+        let mut caches: Vec<_> =
+            usage.filter(|(owner, _)| owner.tenant == *tenant).map(|(owner, usage)| (owner.cache, usage)).collect();
+        caches.sort_by(|a, b| a.0.cmp(&b.0));
+        caches
+    }
+
+    /// What a cache holds, and what it did since the start.
+    pub fn stats(&self, owner: &Owner) -> (Usage, Counts) {
+        let usage = self.parts.store.usage().into_iter().find(|(of, _)| of == owner).map(|(_, usage)| usage);
+        let counts = self.tallies.of(owner).map(|tally| tally.read());
+        (usage.unwrap_or_default(), counts.unwrap_or_default())
+    }
+
+    /// The wall-clock time that entries live by, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.parts.clock.now_ms()
+    }
+
+    /// Brings the gauges up to date; called before they are read.
+    pub fn refresh_gauges(&self) {
+        let usage = self.parts.store.usage();
+        self.metrics.holds(usage.iter().map(|(_, u)| u.entries).sum(), usage.iter().map(|(_, u)| u.bytes).sum());
+    }
+
+    async fn find(&self, query: &Query) -> Lookup {
+        let (fingerprint, template, slots) = Fingerprint::split(&query.prompt);
+        let mut stale = None;
+        if query.tiers.exact {
+            match self.find_exact(&fingerprint, &query.terms).await {
+                Ok(Exact::Found(found)) => return Lookup::Hit(vec![found]),
+                Ok(Exact::Stale) => stale = Some(Reason::Expired),
+                Ok(Exact::Absent) => {}
+                Err(miss) => return Lookup::Miss(miss),
+            }
+        }
+        if !query.tiers.semantic {
+            return Lookup::Miss(Miss::because(stale.unwrap_or(Reason::NoCandidate)));
+        }
+        let vector = match self.vector(query, &template.text()).await {
+            Ok(vector) => vector,
+            Err(reason) => return Lookup::Miss(Miss::because(stale.unwrap_or(reason))),
+        };
+        self.find_near(query, &fingerprint, &slots, vector, stale).await
+    }
+
+    async fn find_exact(&self, fingerprint: &Fingerprint, terms: &Terms) -> Result<Exact, Miss> {
+        let entry = self.parts.store.get(EntryId::of(fingerprint)).await.map_err(|error| {
+            tracing::warn!(%error, "could not read the store");
+            Miss::because(Reason::StoreDown)
+        })?;
+        // The id is half of the exact key; the entry holds the whole.
+        let Some(entry) = entry.filter(|entry| entry.fingerprint.exact == fingerprint.exact) else {
+            return Ok(Exact::Absent);
+        };
+        let now_ms = self.parts.clock.now_ms();
+        if Policy::is_too_old(&entry.life, terms, now_ms) {
+            return Ok(Exact::Stale);
+        }
+        Ok(Exact::Found(matched(Tier::Exact, entry, Similarity::new(1.0), now_ms)))
+    }
+
+    async fn find_near(
+        &self,
+        query: &Query,
+        fingerprint: &Fingerprint,
+        slots: &Slots,
+        vector: Embedding,
+        stale: Option<Reason>,
+    ) -> Lookup {
+        let partition = Partition::new(fingerprint, &self.space(&vector));
+        let wanted = NEIGHBOURS.max(query.limit);
+        let candidates = match self.parts.store.nearest(partition, &vector, wanted).await {
+            Ok(candidates) => candidates,
+            Err(error) => {
+                tracing::warn!(%error, "could not search the store");
+                return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(Reason::StoreDown) });
+            }
+        };
+        if candidates.is_empty() {
+            return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(stale.unwrap_or(Reason::Empty)) });
+        }
+        let now_ms = self.parts.clock.now_ms();
+        let policy = self.policy(&query.prompt.scope.cache);
+        let mut matches = Vec::new();
+        let mut rest = candidates.as_slice();
+        while matches.len() < query.limit {
+            match policy.judge(slots, rest, &query.terms, now_ms) {
+                Verdict::Reuse(index) => {
+                    let Candidate { entry, similarity } = rest[index].clone();
+                    matches.push(matched(Tier::Semantic, entry, similarity, now_ms));
+                    rest = &rest[index + 1..];
+                }
+                Verdict::Refuse { reason, nearest } if matches.is_empty() => {
+                    let nearest = nearest.map(|index| &rest[index]);
+                    let nearest = nearest.map(|c| Nearest { id: c.entry.id, similarity: c.similarity, reason });
+                    return Lookup::Miss(Miss { reason: stale.unwrap_or(reason), nearest, vector: Some(vector) });
+                }
+                Verdict::Refuse { .. } => break,
+            }
+        }
+        Lookup::Hit(matches)
+    }
+
+    /// The prompt's vector: the caller's, or the embedder's within the caller's patience.
+    async fn vector(&self, query: &Query, text: &str) -> Result<Embedding, Reason> {
+        if let Some(vector) = &query.vector {
+            return Ok(vector.clone());
+        }
+        let embedder = self.parts.embedder.as_ref().ok_or(Reason::EmbedderDown)?;
+        let started = Instant::now();
+        let result = match query.patience {
+            None => embed(embedder.as_ref(), text).await,
+            Some(patience) => match tokio::time::timeout(patience, embed(embedder.as_ref(), text)).await {
+                Ok(result) => result,
+                Err(_) => Err(Reason::EmbedTimeout),
+            },
+        };
+        self.metrics.embedded(started.elapsed());
+        result
+    }
+
+    async fn entry(&self, new: NewEntry) -> (Entry, Inserted) {
+        let NewEntry { prompt, origin, answer, tags, sources, writer, created_ms, ttl, vector } = new;
+        let (fingerprint, template, slots) = Fingerprint::split(&prompt);
+        let vector = match (vector, &self.parts.embedder) {
+            (Some(vector), _) => Ok(vector),
+            (None, Some(embedder)) => embed(embedder.as_ref(), &template.text()).await,
+            (None, None) => Err(Reason::EmbedderDown),
+        };
+        let exact_only = vector.as_ref().err().copied();
+        let now_ms = self.parts.clock.now_ms();
+        let ttl_ms = u64::try_from(ttl.unwrap_or(self.settings.ttl).as_millis()).unwrap_or(u64::MAX);
+        let id = EntryId::of(&fingerprint);
+        let entry = Entry {
+            id,
+            fingerprint,
+            tenant: prompt.scope.tenant,
+            cache: prompt.scope.cache,
+            text: prompt.text,
+            slots,
+            vars: prompt.vars,
+            origin,
+            attributes: prompt.scope.attributes,
+            tags,
+            sources,
+            writer,
+            answer,
+            life: Life { created_ms: created_ms.unwrap_or(now_ms), expires_ms: now_ms.saturating_add(ttl_ms) },
+            place: vector.ok().map(|vector| (Partition::new(&fingerprint, &self.space(&vector)), vector)),
+        };
+        (entry, Inserted { id, exact_only })
+    }
+
+    async fn put(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let owners: Vec<Owner> = entries.iter().map(Owner::of).collect();
+        self.parts.store.put(entries).await?;
+        owners.iter().for_each(|owner| self.tallies.create(owner).insert());
+        Ok(())
+    }
+
+    /// What keeps vectors of different origin apart.
+    fn space(&self, vector: &Embedding) -> String {
+        match (&self.parts.embedder, self.settings.external_dimensions) {
+            (Some(embedder), None) => embedder.model().to_owned(),
+            _ => format!("external/{}", vector.dimensions()),
+        }
+    }
+
+    fn policy(&self, cache: &CacheName) -> &Policy {
+        self.settings.policies.get(cache).unwrap_or(&self.settings.policy)
+    }
+}
+
+enum Exact {
+    Found(Match),
+    /// There, but expired or older than the request allows.
+    Stale,
+    Absent,
+}
+
+async fn embed(embedder: &dyn Embedder, text: &str) -> Result<Embedding, Reason> {
+    let result = embedder.embed(&[text]).await.pop();
+    match result.unwrap_or_else(|| Err(EmbedError::Failed("no result".into()))) {
+        Ok(vector) => Ok(vector),
+        Err(EmbedError::TooLong { .. }) => Err(Reason::TooLong),
+        Err(EmbedError::Overloaded) => Err(Reason::Overloaded),
+        Err(EmbedError::Failed(error)) => {
+            tracing::warn!(error, "could not embed a text");
+            Err(Reason::EmbedderDown)
+        }
+    }
+}
+
+fn owner(prompt: &Prompt) -> Owner {
+    Owner { tenant: prompt.scope.tenant.clone(), cache: prompt.scope.cache.clone() }
+}
+
+fn matched(tier: Tier, entry: Arc<Entry>, similarity: Similarity, now_ms: u64) -> Match {
+    let probability = (tier == Tier::Exact).then_some(Probability::CERTAIN);
+    let (age_ms, expires_in_ms) = (entry.life.age_ms(now_ms), entry.life.expires_ms.saturating_sub(now_ms));
+    Match { tier, entry, similarity, probability, age_ms, expires_in_ms }
+}
+
+/// Candidates that are judged: the first may be refused for what a later one is not.
+const NEIGHBOURS: usize = 5;

@@ -1,0 +1,25 @@
+//! `nearhit check`: would this configuration work?
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use super::settings::read_config;
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Configuration file (TOML).
+    config: PathBuf,
+}
+
+/// Checks every key, and that the embedding model it names can be loaded.
+pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
+    let config = read_config(Some(&args.config), &[])?;
+    #[cfg(feature = "candle")]
+    if let Err(error) = super::serve::open_embedder(&config) {
+        return Err(Failure::config(format!("{}: embed.model: {error}", args.config.display())));
+    }
+    println!("{}: ok (data in {})", args.config.display(), config.data_dir.display());
+    Ok(())
+}

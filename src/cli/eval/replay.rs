@@ -1,0 +1,144 @@
+//! What does the cache make of the rows, one after the other?
+//!
+//! It is the service's own cache over its own local store, in a temporary folder; only the embedder is a memo. An
+//! entry's answer is the number of the row it was stored for, so what is counted is the answer that was served. It
+//! does not know labels.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+use prometheus_client::registry::Registry;
+
+use super::memo::MemoEmbedder;
+use super::questions::{Question, Trial};
+use crate::cache::{Cache, CacheSettings, Lookup, NewEntry, Parts, Query};
+use crate::clock::ManualClock;
+use crate::decision::{Answer, AnswerKind, Embedding, Outcome, Policy, Reason, Similarity, Tier};
+use crate::store::{Durability, StoreSettings, open};
+
+/// Rows of a dataset to put to an empty cache.
+pub(super) struct Replay<'a> {
+    pub(super) trials: &'a [Trial],
+    pub(super) embedder: Arc<MemoEmbedder>,
+}
+
+/// How the cache decides, and what is stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Mode {
+    /// Protocol A: the nearest is always served, and every row stored.
+    Nearest,
+    /// The service: its policy decides, and a row is stored if it missed.
+    Service(Policy),
+}
+
+/// What became of one row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Decision {
+    pub(super) outcome: Outcome,
+    /// Of a miss or bypass.
+    pub(super) reason: Option<Reason>,
+    /// Similarity of what was served.
+    pub(super) score: Option<f32>,
+    /// Number of the row whose answer was served.
+    pub(super) served: Option<usize>,
+    /// What the lookup took, the text's embedding included; absent for a bypass.
+    pub(super) took: Option<Duration>,
+}
+
+impl Replay<'_> {
+    /// Puts the rows to an empty cache in this order. The decisions are in the order of the rows.
+    ///
+    /// # Errors
+    /// The temporary store could not be opened, written or removed.
+    pub(super) async fn run(&self, mode: Mode, order: &[usize], bar: &ProgressBar) -> anyhow::Result<Vec<Decision>> {
+        let folder = tempfile::tempdir().context("could not make a temporary folder")?;
+        let cache = self.cache(mode, folder.path())?;
+        let mut decisions: Vec<Option<Decision>> = vec![None; self.trials.len()];
+        for &row in order {
+            decisions[row] = Some(self.decide(&cache, mode, row).await?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        drop(cache);
+        folder.close().context("could not remove the temporary folder")?;
+        decisions.into_iter().collect::<Option<Vec<_>>>().context("the order leaves out a row")
+    }
+
+    fn cache(&self, mode: Mode, folder: &Path) -> anyhow::Result<Cache> {
+        let store = open(&StoreSettings::Local { folder: folder.to_owned(), durability: Durability::Async })?;
+        // Time stands still: no entry expires, however long the run takes.
+        let parts =
+            Parts { store, embedder: Some(Arc::clone(&self.embedder) as _), clock: Arc::new(ManualClock::default()) };
+        let policy = match mode {
+            Mode::Nearest => Policy { threshold: Similarity::new(-1.0) },
+            Mode::Service(policy) => policy,
+        };
+        Ok(Cache::new(parts, CacheSettings { policy, ..CacheSettings::default() }, &mut Registry::default()))
+    }
+
+    async fn decide(&self, cache: &Cache, mode: Mode, row: usize) -> anyhow::Result<Decision> {
+        let trial = &self.trials[row];
+        if let Some(earlier) = &trial.earlier {
+            cache.insert(new_entry(earlier, row, None)).await?;
+        }
+        let asked = match &trial.asked {
+            Ok(asked) => asked,
+            Err(reason) => return Ok(Decision::bypass(*reason)),
+        };
+        let query = Query::new(asked.prompt.clone());
+        let started = Instant::now();
+        let lookup = cache.lookup(&query).await;
+        let took = started.elapsed();
+        let embedding = match &lookup {
+            // An exact match is found without an embedding.
+            Lookup::Hit(matches) if matches.first().is_some_and(|first| first.tier == Tier::Exact) => Duration::ZERO,
+            _ => self.embedder.took(&asked.text_embedded()),
+        };
+        let decision = Decision { took: Some(took + embedding), ..Decision::of(&lookup)? };
+        let vector = match lookup {
+            Lookup::Hit(_) => None,
+            Lookup::Miss(miss) => miss.vector,
+        };
+        if trial.is_shared && (mode == Mode::Nearest || decision.outcome == Outcome::Miss) {
+            cache.insert(new_entry(asked, row, vector)).await?;
+        }
+        Ok(decision)
+    }
+}
+
+impl Decision {
+    fn bypass(reason: Reason) -> Self {
+        Self { outcome: Outcome::Bypass, reason: Some(reason), score: None, served: None, took: None }
+    }
+
+    fn of(lookup: &Lookup) -> anyhow::Result<Self> {
+        Ok(match lookup {
+            Lookup::Hit(matches) => {
+                let served = matches.first().context("a hit without a match")?;
+                let row = served.entry.answer.body.parse().context("an answer that was not stored here")?;
+                let score = Some(served.similarity.get());
+                Self { outcome: Outcome::Hit, reason: None, score, served: Some(row), took: None }
+            }
+            Lookup::Miss(miss) => {
+                Self { outcome: Outcome::Miss, reason: Some(miss.reason), score: None, served: None, took: None }
+            }
+        })
+    }
+}
+
+fn new_entry(question: &Question, row: usize, vector: Option<Embedding>) -> NewEntry {
+    NewEntry {
+        prompt: question.prompt.clone(),
+        origin: question.origin.clone(),
+        answer: Answer { kind: AnswerKind::Text, body: row.to_string(), usage: None },
+        tags: Default::default(),
+        sources: Default::default(),
+        writer: String::new(),
+        created_ms: None,
+        ttl: None,
+        vector,
+    }
+}

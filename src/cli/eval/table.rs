@@ -1,0 +1,111 @@
+//! A report for a human to read.
+//!
+//! A few lines of the curve stand for all of it; the JSON has the rest. It computes nothing but percentages.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::args::Shape;
+use super::curve::Point;
+use super::report::{Chosen, KindReport, Report};
+
+/// The report as text.
+pub(super) fn of(report: &Report) -> String {
+    Table(report).to_string()
+}
+
+struct Table<'a>(&'a Report);
+
+impl Display for Table<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        head(f, self.0)?;
+        quality(f, self.0)?;
+        curve(f, &self.0.curve)?;
+        service(f, self.0)?;
+        kinds(f, self.0)
+    }
+}
+
+fn head(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let Report { dataset, n, positives, negatives, config, .. } = report;
+    let answerable = match config.shape {
+        Shape::Stream => "of a class seen before",
+        Shape::Pairs | Shape::Conversations => "labelled 1",
+    };
+    writeln!(f, "{dataset}: {n} rows, {positives} {answerable}, {negatives} not")?;
+    let unembedded = [(config.texts_too_long, "over the window"), (config.texts_failed, "failed")];
+    write!(f, "{} texts embedded by {}", config.texts, config.model)?;
+    for (count, what) in unembedded.iter().filter(|(count, _)| *count > 0) {
+        write!(f, ", {count} {what}")?;
+    }
+    let ms = |us: u64| us as f64 / 1000.0;
+    writeln!(
+        f,
+        "\nlookup p50 {:.1} ms, p99 {:.1} ms with {} workers",
+        ms(report.p50_us),
+        ms(report.p99_us),
+        config.workers
+    )
+}
+
+fn quality(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    if let (Some(auc), Some(served)) = (report.auc, report.served) {
+        let (at_1, at_5) = (percent(served.at_1), percent(served.at_5));
+        writeln!(f, "AUC {auc:.3}, served {at_1} at 1 % of the 0-labelled served, {at_5} at 5 %")?;
+    }
+    for (error_max, right) in report.c_at.iter().flatten() {
+        writeln!(f, "C {} at E <= {error_max}", percent(*right))?;
+    }
+    Ok(())
+}
+
+fn curve(f: &mut Formatter<'_>, points: &[Point]) -> fmt::Result {
+    writeln!(f, "\ncurve (every row stored, the nearest served from a score up)")?;
+    writeln!(f, "{:>12}{:>12}{:>12}", "score", "hit rate", "error rate")?;
+    let step = points.len().div_ceil(CURVE_LINES).max(1);
+    let is_shown = |i: usize| i.is_multiple_of(step) || i + 1 == points.len();
+    for (_, point) in points.iter().enumerate().filter(|(i, _)| is_shown(*i)) {
+        let error_rate = point.error_rate.map_or_else(|| "-".to_owned(), percent);
+        writeln!(f, "{:>12.4}{:>12}{:>12}", point.score, percent(point.hit_rate), error_rate)?;
+    }
+    Ok(())
+}
+
+fn service(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    writeln!(f, "\nservice ({} {}, labels {})", report.config.policy, report.config.threshold, report.config.labels)?;
+    writeln!(f, "{:>12}{:>8}{:>8}{:>8}{:>12}{:>12}", "max error", "hits", "right", "wrong", "hit rate", "error rate")?;
+    for chosen in &report.chosen {
+        chosen_line(f, chosen)?;
+    }
+    for order in report.orders.iter().skip(1) {
+        writeln!(f, "order {}, seed {}", order.order, order.seed.unwrap_or_default())?;
+        for chosen in &order.chosen {
+            chosen_line(f, chosen)?;
+        }
+    }
+    let misses: Vec<String> = report.misses.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    if misses.is_empty() { Ok(()) } else { writeln!(f, "not served: {}", misses.join(", ")) }
+}
+
+fn chosen_line(f: &mut Formatter<'_>, chosen: &Chosen) -> fmt::Result {
+    let Chosen { max_error, hits, correct, wrong, hit_rate, error_rate, explored: _, audited: _ } = chosen;
+    let error_rate = error_rate.map_or_else(|| "-".to_owned(), percent);
+    writeln!(f, "{max_error:>12}{hits:>8}{correct:>8}{wrong:>8}{:>12}{error_rate:>12}", percent(*hit_rate))
+}
+
+fn kinds(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    if report.by_kind.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\n{:>8}{:>8}{:>8}{:>8}  kind", "rows", "hits", "right", "wrong")?;
+    for (kind, KindReport { n, hits, correct, wrong }) in &report.by_kind {
+        writeln!(f, "{n:>8}{hits:>8}{correct:>8}{wrong:>8}  {kind}")?;
+    }
+    Ok(())
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+/// Lines that the curve gets, about.
+const CURVE_LINES: usize = 20;

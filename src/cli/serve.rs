@@ -1,0 +1,147 @@
+//! `nearhit serve`: opens the parts that the configuration names, and serves until told to stop.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use tokio_util::task::TaskTracker;
+
+use super::Failure;
+use super::settings::ServeArgs;
+use crate::cache::{Cache, CacheSettings, Parts};
+use crate::clock::SystemClock;
+use crate::config::{Config, EmbedModel};
+use crate::embed::Embedder;
+use crate::layer::LayerSettings;
+use crate::server::{App, IdempotencyKeys, Secret, ServeError, serve};
+use crate::store::{OpenStoreError, Store, StoreSettings};
+use crate::upstream::Upstream;
+
+pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let config = args.read()?;
+    let app = Arc::new(open(&config)?);
+    let degraded: Vec<_> = app.degraded.iter().copied().collect();
+    let embedder = app.embedder.clone();
+    let started = |data: std::net::SocketAddr, admin: std::net::SocketAddr| {
+        tracing::info!(%data, %admin, embedder, ?degraded, "listening");
+        eprintln!("nearhit serves on http://{data} (admin: http://{admin}, data: {})", config.data_dir.display());
+    };
+    serve(app, &config.serve, started, stop_signal()).await.map_err(|error| match error {
+        ServeError::Listen { .. } => Failure::unavailable(error.to_string()),
+        ServeError::Exposed { .. } => Failure::config(error.to_string()),
+        ServeError::Broken(_) => Failure::os(error.to_string()),
+    })?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open(config: &Config) -> Result<App, Failure> {
+    let secret = match &config.store {
+        StoreSettings::Memory => Secret::random(),
+        StoreSettings::Local { .. } => {
+            let folder = &config.data_dir;
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Failure::io(format!("data_dir {}: {error}", folder.display())))?;
+            Secret::open(folder).map_err(|error| Failure::io(error.to_string()))?
+        }
+    };
+    let store = open_store(&config.store)?;
+    let mut degraded = BTreeSet::new();
+    let (embedder, engine) = match (&config.embed.model, open_embedder(config)) {
+        (EmbedModel::External { dimensions }, _) => (None, format!("external vectors of length {dimensions}")),
+        (_, Ok(embedder)) => {
+            let engine = embedder.model().to_owned();
+            (Some(embedder), engine)
+        }
+        (_, Err(error)) if config.serve.strict => return Err(Failure::config(format!("embed.model: {error}"))),
+        (_, Err(error)) => {
+            tracing::error!(error, "no embedder: serving exact matches only");
+            degraded.insert("embedder");
+            (None, "none".to_owned())
+        }
+    };
+    let external_dimensions = match config.embed.model {
+        EmbedModel::External { dimensions } => Some(dimensions),
+        EmbedModel::Local(_) => None,
+    };
+    let mut registry = Registry::default();
+    let settings = CacheSettings { external_dimensions, ..config.cache.clone() };
+    let cache = Cache::new(Parts { store, embedder, clock: Arc::new(SystemClock) }, settings, &mut registry);
+    let upstream = Upstream::new(config.upstream.clone()).map_err(|error| Failure::os(format!("TLS: {error}")))?;
+    Ok(App {
+        cache: Arc::new(cache),
+        registry,
+        layer: LayerSettings {
+            upstream: config.upstream.openai.to_string(),
+            temperature_max: config.temperature_max,
+            body_bytes_max: config.serve.body_bytes_max,
+            answer_bytes_max: config.answer_bytes_max,
+            patience: config.embed.proxy_patience,
+        },
+        upstream,
+        api_patience: config.embed.api_patience,
+        tenancy: config.tenancy,
+        secret,
+        embedder: engine,
+        degraded,
+        tasks: TaskTracker::new(),
+        idempotency: IdempotencyKeys::default(),
+    })
+}
+
+#[cfg(feature = "local")]
+fn open_store(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
+    crate::store::open(settings).map_err(|error| match error {
+        OpenStoreError::Locked { .. } => Failure::temporary(error.to_string()),
+        OpenStoreError::Format { .. } | OpenStoreError::Damaged { .. } => Failure::data(error.to_string()),
+        OpenStoreError::Io(_) => Failure::io(error.to_string()),
+    })
+}
+
+/// The embedder that the configuration names; the error says why there is none.
+#[cfg(feature = "candle")]
+pub(super) fn open_embedder(config: &Config) -> Result<Arc<dyn Embedder>, String> {
+    use crate::embed::EmbedSettings;
+    use crate::embed::candle::Hardware;
+
+    let EmbedModel::Local(model) = &config.embed.model else { return Err("callers bring their vectors".into()) };
+    let settings = EmbedSettings {
+        model: model.clone(),
+        models_folder: config.data_dir.join("models"),
+        hardware: match config.embed.hardware.as_str() {
+            "cuda" => Hardware::Cuda,
+            "metal" => Hardware::Metal,
+            _ => Hardware::Cpu,
+        },
+        workers: config.embed.workers,
+        queue_length: config.embed.queue_length,
+    };
+    crate::embed::open(&settings).map_err(|error| error.to_string())
+}
+
+#[cfg(not(feature = "candle"))]
+pub(super) fn open_embedder(_: &Config) -> Result<Arc<dyn Embedder>, String> {
+    Err("this build has no embedder (feature candle)".into())
+}
+
+/// Done when the process is asked to stop.
+async fn stop_signal() {
+    let interrupted = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut terminated) => {
+                tokio::select! {
+                    _ = interrupted => {}
+                    _ = terminated.recv() => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "SIGTERM will not be heard");
+                drop(interrupted.await);
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    drop(interrupted.await);
+}

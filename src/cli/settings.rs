@@ -1,0 +1,75 @@
+//! The flags of `serve`, and the configuration they amount to with the file.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Failure;
+use crate::config::{Config, Override};
+
+/// Each flag overrules its environment variable, and that the file.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Configuration file (TOML).
+    #[arg(long, env = "NEARHIT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the data listener [default: 127.0.0.1:8080].
+    #[arg(long, env = "NEARHIT_LISTEN", value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address of the admin listener [default: 127.0.0.1:8081].
+    #[arg(long, env = "NEARHIT_ADMIN_LISTEN", value_name = "ADDRESS")]
+    admin_listen: Option<String>,
+    /// Where entries are kept [default: the platform's data folder].
+    #[arg(long, env = "NEARHIT_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<String>,
+    /// What an OpenAI client would be given as base URL [default: https://api.openai.com/v1].
+    #[arg(long, env = "NEARHIT_UPSTREAM", value_name = "URL")]
+    upstream: Option<String>,
+    /// What an Anthropic client would be given as base URL [default: https://api.anthropic.com].
+    #[arg(long, env = "NEARHIT_ANTHROPIC_UPSTREAM", value_name = "URL")]
+    anthropic_upstream: Option<String>,
+    /// Listen on addresses other than this machine's own without keys.
+    #[arg(long, env = "NEARHIT_INSECURE")]
+    insecure: bool,
+    /// Refuse to start in a degraded state.
+    #[arg(long, env = "NEARHIT_STRICT")]
+    strict: bool,
+}
+
+impl ServeArgs {
+    pub(super) fn read(&self) -> Result<Config, Failure> {
+        let Self { config, listen, admin_listen, data_dir, upstream, anthropic_upstream, insecure, strict } = self;
+        let texts = [
+            ("serve.listen", "--listen", listen),
+            ("serve.admin_listen", "--admin-listen", admin_listen),
+            ("data_dir", "--data-dir", data_dir),
+            ("upstream.openai", "--upstream", upstream),
+            ("upstream.anthropic", "--anthropic-upstream", anthropic_upstream),
+        ];
+        let flags = [("serve.insecure", "--insecure", *insecure), ("serve.strict", "--strict", *strict)];
+        let mut overrides: Vec<Override> = texts
+            .into_iter()
+            .filter_map(|(key, origin, value)| Some(Override { key, origin: origin.into(), value: value.clone()? }))
+            .collect();
+        overrides.extend(flags.into_iter().filter(|(_, _, set)| *set).map(|(key, origin, _)| Override {
+            key,
+            origin: origin.into(),
+            value: "true".into(),
+        }));
+        read_config(config.as_deref(), &overrides)
+    }
+}
+
+/// Reads and checks the file, or the defaults without one.
+pub(super) fn read_config(file: Option<&Path>, overrides: &[Override]) -> Result<Config, Failure> {
+    let (name, text) = match file {
+        Some(path) => {
+            let name = path.display().to_string();
+            let text = std::fs::read_to_string(path).map_err(|error| Failure::no_input(format!("{name}: {error}")))?;
+            (name, text)
+        }
+        None => ("defaults".to_owned(), String::new()),
+    };
+    let default_data_dir = dirs::data_dir().unwrap_or_else(|| PathBuf::from(".")).join("nearhit");
+    Config::parse(&name, &text, overrides, default_data_dir).map_err(|errors| Failure::config(errors.to_string()))
+}

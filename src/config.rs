@@ -1,0 +1,413 @@
+//! The operator's settings: a TOML file, overruled by flags, checked as a whole.
+//!
+//! Parsing finds every problem at once, each named by where it stands and the value that stands there. A key that is
+//! not known is a problem: a misspelt limit would otherwise be no limit.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use toml::{Table, Value};
+
+use crate::cache::CacheSettings;
+use crate::decision::{CacheName, Policy};
+use crate::store::{Durability, StoreSettings};
+use crate::upstream::UpstreamSettings;
+use crate::wire::controls;
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub tenancy: Tenancy,
+    pub serve: ServeConfig,
+    pub upstream: UpstreamSettings,
+    pub store: StoreSettings,
+    pub embed: EmbedConfig,
+    pub cache: CacheSettings,
+    pub answer_bytes_max: usize,
+    pub temperature_max: Option<f64>,
+}
+
+/// Who shares entries with whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tenancy {
+    PerKey,
+    Single,
+}
+
+/// The listeners and their limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeConfig {
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    pub insecure: bool,
+    pub strict: bool,
+    pub body_bytes_max: usize,
+    pub drain: Duration,
+}
+
+/// How texts become vectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbedConfig {
+    pub model: EmbedModel,
+    pub hardware: String,
+    pub workers: usize,
+    pub queue_length: usize,
+    pub proxy_patience: Duration,
+    pub api_patience: Duration,
+}
+
+/// Where vectors come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EmbedModel {
+    /// A model of this name, or in this folder.
+    Local(String),
+    /// The callers, who bring vectors of this length.
+    External { dimensions: usize },
+}
+
+/// A setting from outside the file, which it overrules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// Its key in the file.
+    pub key: &'static str,
+    /// What the operator wrote, for messages: `--listen`.
+    pub origin: String,
+    pub value: String,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+impl Config {
+    /// `text` is the file's, `file` its name for messages, `default_data_dir` the platform's choice.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        overrides: &[Override],
+        default_data_dir: PathBuf,
+    ) -> Result<Self, ConfigErrors> {
+        let table: Table = text.parse().map_err(|error| ConfigErrors(vec![format!("{file}: {error}")]))?;
+        let mut reader = Reader { table, file, origins: HashMap::new(), problems: Vec::new() };
+        for over in overrides {
+            reader.overrule(over);
+        }
+        let config = Self::read(&mut reader, default_data_dir);
+        reader.refuse_unknown();
+        if reader.problems.is_empty() { Ok(config) } else { Err(ConfigErrors(reader.problems)) }
+    }
+
+    fn read(from: &mut Reader<'_>, default_data_dir: PathBuf) -> Self {
+        let data_dir = from.text("data_dir").map_or(default_data_dir, PathBuf::from);
+        Self {
+            tenancy: from.word("tenancy", &[("per-key", Tenancy::PerKey), ("single", Tenancy::Single)]),
+            serve: ServeConfig {
+                listen: from.address("serve.listen", 8080),
+                admin_listen: from.address("serve.admin_listen", 8081),
+                insecure: from.flag("serve.insecure"),
+                strict: from.flag("serve.strict"),
+                body_bytes_max: from.size("serve.body_bytes_max", 32 << 20),
+                drain: from.seconds("serve.drain_s", 120),
+            },
+            upstream: UpstreamSettings {
+                openai: from.url("upstream.openai", "https://api.openai.com/v1"),
+                anthropic: from.url("upstream.anthropic", "https://api.anthropic.com"),
+                connect_timeout: from.seconds("upstream.connect_timeout_s", 5),
+                head_timeout: from.seconds("upstream.head_timeout_s", 600),
+            },
+            store: Self::read_store(from, data_dir.join("entries")),
+            embed: Self::read_embed(from),
+            answer_bytes_max: from.size("cache.answer_bytes_max", 1 << 20),
+            temperature_max: from.read("cache.temperature_max", "a number of at least 0", |v| {
+                number(v).filter(|t| t.is_finite() && *t >= 0.0)
+            }),
+            cache: Self::read_cache(from),
+            data_dir,
+        }
+    }
+
+    fn read_store(from: &mut Reader<'_>, folder: PathBuf) -> StoreSettings {
+        let words = [("group", Durability::Group), ("each", Durability::Each), ("async", Durability::Async)];
+        let durability = from.word("store.durability", &words);
+        match from.word("store.kind", &[("local", true), ("memory", false)]) {
+            true => StoreSettings::Local { folder, durability },
+            false => StoreSettings::Memory,
+        }
+    }
+
+    fn read_embed(from: &mut Reader<'_>) -> EmbedConfig {
+        let model = from.text("embed.model").unwrap_or_else(|| "all-MiniLM-L6-v2".to_owned());
+        let dimensions = from
+            .read("embed.dimensions", "a whole number from 1 to 8192", |v| whole(v).filter(|d| (1..=8192).contains(d)));
+        if dimensions.is_some() && model != "external" {
+            from.problem("embed.dimensions", "goes with embed.model = \"external\" only");
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = from.read("embed.workers", "a whole number from 0 to 1024", |v| whole(v).filter(|w| *w <= 1024));
+        EmbedConfig {
+            model: if model == "external" {
+                EmbedModel::External { dimensions: dimensions.unwrap_or(384) }
+            } else {
+                EmbedModel::Local(model)
+            },
+            hardware: from.word("embed.hardware", &[("cpu", "cpu"), ("cuda", "cuda"), ("metal", "metal")]).to_owned(),
+            workers: workers.filter(|w| *w > 0).unwrap_or(cores),
+            queue_length: from.size("embed.queue_length", 1024),
+            proxy_patience: from.milliseconds("embed.proxy_patience_ms", 250),
+            api_patience: from.milliseconds("embed.api_patience_ms", 2000),
+        }
+    }
+
+    fn read_cache(from: &mut Reader<'_>) -> CacheSettings {
+        let policy = from.policy("cache.threshold").unwrap_or_default();
+        let ttl = from
+            .read("cache.ttl_s", "a number of seconds above 0 and at most 10 years", |v| controls::seconds(number(v)));
+        let mut policies = HashMap::new();
+        for name in from.names("caches") {
+            let key = format!("caches.{name}.threshold");
+            match CacheName::parse(&name) {
+                Ok(name) => drop(policies.insert(name, from.policy(&key).unwrap_or(policy))),
+                Err(error) => from.problem(&format!("caches.{name}"), &error.to_string()),
+            }
+        }
+        CacheSettings { policy, policies, ttl: ttl.unwrap_or(CacheSettings::default().ttl), external_dimensions: None }
+    }
+}
+
+/// Takes known keys out of a table, and keeps what was wrong with them.
+struct Reader<'a> {
+    table: Table,
+    file: &'a str,
+    /// Where a value came from, where that is not the file.
+    origins: HashMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn overrule(&mut self, over: &Override) {
+        // A flag is text; a number or a boolean in it means what it would mean in the file.
+        let value = match over.value.as_str() {
+            "true" => Value::Boolean(true),
+            "false" => Value::Boolean(false),
+            text => Value::String(text.to_owned()),
+        };
+        let (section, key) = over.key.rsplit_once('.').unwrap_or(("", over.key));
+        let table = match section {
+            "" => Some(&mut self.table),
+            section => self.table.entry(section).or_insert_with(|| Value::Table(Table::new())).as_table_mut(),
+        };
+        if let Some(table) = table {
+            table.insert(key.to_owned(), value);
+            self.origins.insert(over.key.to_owned(), over.origin.clone());
+        }
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        let mut path: Vec<&str> = key.split('.').collect();
+        let last = path.pop()?;
+        let mut table = &mut self.table;
+        for section in path {
+            table = table.get_mut(section)?.as_table_mut()?;
+        }
+        table.remove(last)
+    }
+
+    fn read<T>(&mut self, key: &str, expected: &str, parse: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let value = self.take(key)?;
+        let parsed = parse(&value);
+        if parsed.is_none() {
+            self.problem(key, &format!("must be {expected}, got {value}"));
+        }
+        parsed
+    }
+
+    fn problem(&mut self, key: &str, problem: &str) {
+        let place = self.origins.get(key).cloned().unwrap_or_else(|| format!("{}: {key}", self.file));
+        self.problems.push(format!("{place}: {problem}"));
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.read(key, "a string that is not empty", |v| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned))
+    }
+
+    fn flag(&mut self, key: &str) -> bool {
+        self.read(key, "true or false", Value::as_bool).unwrap_or(false)
+    }
+
+    /// One of the words; the first is the default.
+    fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> T {
+        let expected = words.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(" or ");
+        let find = |v: &Value| words.iter().find(|(word, _)| v.as_str() == Some(word)).map(|(_, value)| *value);
+        self.read(key, &expected, find).unwrap_or(words[0].1)
+    }
+
+    fn address(&mut self, key: &str, port: u16) -> SocketAddr {
+        self.read(key, "an address and port such as 127.0.0.1:8080", |v| v.as_str()?.parse().ok())
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    fn url(&mut self, key: &str, default: &'static str) -> Uri {
+        let parse = |v: &Value| {
+            let uri: Uri = v.as_str()?.parse().ok()?;
+            let usable = matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.authority().is_some()
+                && uri.query().is_none();
+            usable.then_some(uri)
+        };
+        self.read(key, "an http or https URL without a query", parse).unwrap_or_else(|| Uri::from_static(default))
+    }
+
+    fn size(&mut self, key: &str, default: usize) -> usize {
+        self.read(key, "a whole number above 0", |v| whole(v).filter(|n| *n > 0)).unwrap_or(default)
+    }
+
+    fn seconds(&mut self, key: &str, default: u64) -> Duration {
+        let parsed =
+            self.read(key, "a number of seconds above 0 and at most 10 years", |v| controls::seconds(number(v)));
+        parsed.unwrap_or(Duration::from_secs(default))
+    }
+
+    fn milliseconds(&mut self, key: &str, default: u64) -> Duration {
+        let parse =
+            |v: &Value| whole(v).filter(|ms| (1..=3_600_000).contains(ms)).map(|ms| Duration::from_millis(ms as u64));
+        self.read(key, "a whole number of milliseconds from 1 to 3600000", parse)
+            .unwrap_or(Duration::from_millis(default))
+    }
+
+    fn policy(&mut self, key: &str) -> Option<Policy> {
+        let threshold = self.read(key, "a number from 0 to 1", |v| controls::threshold(number(v)))?;
+        Some(Policy { threshold })
+    }
+
+    fn names(&mut self, key: &str) -> Vec<String> {
+        let tables = self.table.get(key).and_then(Value::as_table);
+        tables.map(|tables| tables.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Whatever was not taken is not known.
+    fn refuse_unknown(&mut self) {
+        fn leaves(prefix: &str, table: &Table, into: &mut BTreeMap<String, String>) {
+            for (key, value) in table {
+                match value {
+                    Value::Table(inner) => leaves(&format!("{prefix}{key}."), inner, into),
+                    other => drop(into.insert(format!("{prefix}{key}"), other.to_string())),
+                }
+            }
+        }
+        let mut unknown = BTreeMap::new();
+        leaves("", &self.table, &mut unknown);
+        for (key, value) in unknown {
+            self.problem(&key, &format!("is not a known key (its value is {value})"));
+        }
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_float().or_else(|| value.as_integer().map(|n| n as f64))
+}
+
+fn whole(value: &Value) -> Option<usize> {
+    usize::try_from(value.as_integer()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, overrides: &[Override]) -> Result<Config, ConfigErrors> {
+        Config::parse("nearhit.toml", text, overrides, PathBuf::from("/data"))
+    }
+
+    /// The shipped file names every key with its default: parsing it changes nothing, and every key that is set or
+    /// commented out in it is known.
+    #[test]
+    fn the_shipped_file_is_the_defaults() {
+        let shipped = include_str!("../nearhit.toml");
+        assert_eq!(parse(shipped, &[]), parse("", &[]));
+        let uncommented: String = shipped
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(setting) if setting.contains(" = ") && !setting.contains(". ") || setting.starts_with('[') => {
+                    setting
+                }
+                _ => line,
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let all = parse(&uncommented.replace("model = \"all-MiniLM-L6-v2\"", "model = \"external\""), &[])
+            .expect("every key is known");
+        assert_eq!(all.data_dir, PathBuf::from("/var/lib/nearhit"));
+        assert_eq!(all.embed.model, EmbedModel::External { dimensions: 384 });
+        assert_eq!(all.temperature_max, Some(1.0));
+        assert_eq!(all.cache.policies.len(), 1);
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let text = r#"
+            tenancy = "none"
+            unknown = 1
+            [serve]
+            listen = "nowhere"
+            insecure = "yes"
+            lisen = "127.0.0.1:1"
+            [cache]
+            threshold = 1.1
+            ttl_s = -1
+            [caches.Bad]
+            threshold = 0.5
+            [store]
+            kind = 7
+            [upstream]
+            openai = "ftp://x"
+        "#;
+        let errors = parse(text, &[]).expect_err("many problems").0;
+        let expected = [
+            ("tenancy", "\"none\""),
+            ("unknown", "1"),
+            ("serve.listen", "\"nowhere\""),
+            ("serve.insecure", "\"yes\""),
+            ("serve.lisen", "127.0.0.1:1"),
+            ("cache.threshold", "1.1"),
+            ("cache.ttl_s", "-1"),
+            ("caches.Bad", "\"Bad\""),
+            ("store.kind", "7"),
+            ("upstream.openai", "ftp://x"),
+        ];
+        for (key, value) in expected {
+            let prefix = format!("nearhit.toml: {key}: ");
+            assert!(errors.iter().any(|e| e.starts_with(&prefix) && e.contains(value)), "{key} in {errors:#?}");
+        }
+    }
+
+    #[test]
+    fn flags_overrule_the_file_and_are_named_in_errors() {
+        let over = |value: &str| [Override { key: "serve.listen", origin: "--listen".into(), value: value.into() }];
+        let config = parse("[serve]\nlisten = \"127.0.0.1:1\"", &over("127.0.0.1:2")).expect("valid");
+        assert_eq!(config.serve.listen.port(), 2);
+        let errors = parse("", &over("x")).expect_err("no address").0;
+        assert_eq!(errors, ["--listen: must be an address and port such as 127.0.0.1:8080, got \"x\""]);
+    }
+
+    #[test]
+    fn a_broken_file_is_named_with_its_line() {
+        let error = parse("[serve\n", &[]).expect_err("no TOML").to_string();
+        assert!(error.starts_with("nearhit.toml: ") && error.contains("line 1"), "{error}");
+    }
+}

@@ -1,0 +1,24 @@
+//! May a past answer be reused for this prompt?
+//!
+//! The pure core: no IO, no clock, no async, no log. Everything it needs comes in as a value (the time too), so
+//! every rule here can be stated as a property and tested as one. It does not know where entries are kept, how
+//! text becomes a vector, or which provider spoke.
+
+mod canonical;
+mod entry;
+mod fingerprint;
+mod outcome;
+mod policy;
+mod prompt;
+mod template;
+
+pub(crate) use entry::dot;
+pub use entry::{
+    Answer, AnswerKind, Candidate, Embedding, Entry, EntryId, InvalidEmbedding, Life, Origin, Probability, Similarity,
+    Source, TokenUsage,
+};
+pub use fingerprint::{Fingerprint, Partition};
+pub use outcome::{Outcome, Reason, Tier};
+pub use policy::{Admission, Finish, Policy, Recording, Terms, Verdict};
+pub use prompt::{Attributes, CacheName, InvalidCacheName, Prompt, Scope, Surface, Tenant, Vars, normalise};
+pub use template::{Slots, Template};

@@ -1,0 +1,307 @@
+//! The two judgements: may this past answer be reused, and may this fresh answer be kept.
+//!
+//! Reuse is decided by a threshold on the cosine similarity. A request may tighten what the operator set and never
+//! loosen it. The probability that a semantic reuse is right is not known to this policy, and it says so: a request
+//! that bounds it is refused rather than guessed at.
+
+use super::entry::{Candidate, Probability, Similarity};
+use super::outcome::Reason;
+use super::template::Slots;
+
+/// What an operator set for a cache.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Policy {
+    /// Least similarity of a semantic hit.
+    pub threshold: Similarity,
+}
+
+impl Default for Policy {
+    /// Cosine 0.90.
+    fn default() -> Self {
+        Self { threshold: Similarity::new(0.90) }
+    }
+}
+
+/// What one request asks for on top of the policy.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Terms {
+    /// Least similarity; only ever tightens.
+    pub threshold: Option<Similarity>,
+    /// Most 1 - probability of this one hit; only ever tightens.
+    pub error_max: Option<Probability>,
+    /// Greatest age of the entry in milliseconds.
+    pub age_max_ms: Option<u64>,
+}
+
+/// What became of the candidates.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Verdict {
+    /// Reuse the candidate at this index.
+    Reuse(usize),
+    /// Reuse none; why, and which candidate came nearest.
+    Refuse { reason: Reason, nearest: Option<usize> },
+}
+
+impl Policy {
+    /// Judges `candidates`, most similar first, for a prompt with these `slots` at wall-clock time `now_ms`.
+    pub fn judge(&self, slots: &Slots, candidates: &[Candidate], terms: &Terms, now_ms: u64) -> Verdict {
+        let mut first_refusal = None;
+        for (index, candidate) in candidates.iter().enumerate() {
+            match self.refusal(slots, candidate, terms, now_ms) {
+                None => return Verdict::Reuse(index),
+                Some(reason) => {
+                    first_refusal.get_or_insert((reason, index));
+                }
+            }
+        }
+        match first_refusal {
+            Some((reason, nearest)) => Verdict::Refuse { reason, nearest: Some(nearest) },
+            None => Verdict::Refuse { reason: Reason::NoCandidate, nearest: None },
+        }
+    }
+
+    /// Whether an entry of this age may be served at all, however it was found.
+    pub fn is_too_old(life: &super::entry::Life, terms: &Terms, now_ms: u64) -> bool {
+        life.is_over(now_ms) || terms.age_max_ms.is_some_and(|most| life.age_ms(now_ms) > most)
+    }
+
+    fn refusal(&self, slots: &Slots, candidate: &Candidate, terms: &Terms, now_ms: u64) -> Option<Reason> {
+        let least = terms.threshold.map_or(self.threshold.get(), |asked| asked.get().max(self.threshold.get()));
+        if candidate.similarity.get() < least {
+            Some(Reason::BelowThreshold)
+        } else if Self::is_too_old(&candidate.entry.life, terms, now_ms) {
+            Some(Reason::Expired)
+        } else if candidate.entry.slots != *slots {
+            Some(Reason::SlotsDiffer)
+        } else if terms.error_max.is_some_and(|most| most < Probability::CERTAIN) {
+            Some(Reason::LowProbability)
+        } else {
+            None
+        }
+    }
+}
+
+/// How an upstream said that it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// It had said all it wanted to.
+    Complete,
+    /// Cut, filtered, calling a tool, or unsaid.
+    Other,
+}
+
+/// A fresh answer as it was recorded, reduced to what decides whether it may be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Recording<'a> {
+    pub status: u16,
+    /// The body ended as the protocol says it must (all bytes, or the stream's last event).
+    pub whole: bool,
+    pub finish: Finish,
+    pub text: &'a str,
+    pub has_refusal: bool,
+    pub has_error: bool,
+    pub has_tool_calls: bool,
+    pub choices: usize,
+    pub model_asked: &'a str,
+    /// Model that answered, where the provider says so.
+    pub model_served: Option<&'a str>,
+    pub json_asked: bool,
+}
+
+/// Whether a fresh answer is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    Keep,
+    /// Not kept, and which rule said so.
+    Drop(&'static str),
+}
+
+impl Policy {
+    /// Keeps complete, clean answers and nothing else.
+    pub fn admit(recording: &Recording<'_>) -> Admission {
+        let Recording {
+            status,
+            whole,
+            finish,
+            text,
+            has_refusal,
+            has_error,
+            has_tool_calls,
+            choices,
+            model_asked,
+            model_served,
+            json_asked,
+        } = *recording;
+        let rules = [
+            (status != 200, "status"),
+            (!whole, "incomplete"),
+            (has_error, "error"),
+            (choices != 1, "choices"),
+            (finish != Finish::Complete, "finish_reason"),
+            (has_refusal, "refusal"),
+            (has_tool_calls, "tool_calls"),
+            (text.trim().is_empty(), "empty"),
+            (model_served.is_some_and(|served| !same_model(model_asked, served)), "model"),
+            (json_asked && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err(), "json"),
+        ];
+        match rules.into_iter().find(|(broken, _)| *broken) {
+            Some((_, rule)) => Admission::Drop(rule),
+            None => Admission::Keep,
+        }
+    }
+}
+
+/// Whether `served` is the model that was asked for: the same name, the same behind a vendor's prefix, or one that
+/// only adds a version of at least three digits (`gpt-4o` answered by `gpt-4o-2024-08-06`, not by `gpt-4o-mini`).
+fn same_model(asked: &str, served: &str) -> bool {
+    let bare = |name: &str| name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
+    let (asked, served) = (bare(asked), bare(served));
+    let asked = asked.strip_suffix("-latest").unwrap_or(&asked);
+    let Some(version) = served.strip_prefix(asked) else { return false };
+    let digits = version.chars().filter(char::is_ascii_digit).count();
+    let separators = version.chars().filter(|c| "-@:".contains(*c)).count();
+    version.is_empty() || version.starts_with(['-', '@', ':']) && digits >= 3 && digits + separators == version.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::entry::{Answer, AnswerKind, Embedding, Entry, EntryId, Life, Origin};
+    use super::super::fingerprint::{Fingerprint, Partition};
+    use super::super::prompt::{CacheName, Tenant};
+    use super::*;
+
+    const NOW: u64 = 1_000_000;
+
+    fn candidate(similarity: f32, created_ms: u64, expires_ms: u64, slots: Slots) -> Candidate {
+        let fingerprint = Fingerprint { scope: [0; 32], exact: [1; 32], template: [2; 32] };
+        let embedding = Embedding::new(vec![1.0]).expect("a unit vector");
+        let entry = Entry {
+            id: EntryId::of(&fingerprint),
+            fingerprint,
+            tenant: Tenant::new("t"),
+            cache: CacheName::default(),
+            text: "a question".into(),
+            slots,
+            vars: Default::default(),
+            origin: Origin::Prompt { context: None },
+            attributes: Default::default(),
+            tags: Default::default(),
+            sources: Default::default(),
+            writer: String::new(),
+            answer: Answer { kind: AnswerKind::Text, body: "an answer".into(), usage: None },
+            life: Life { created_ms, expires_ms },
+            place: Some((Partition::new(&fingerprint, "m"), embedding)),
+        };
+        Candidate { entry: Arc::new(entry), similarity: Similarity::new(similarity) }
+    }
+
+    fn fresh(similarity: f32) -> Candidate {
+        candidate(similarity, NOW - 1000, NOW + 1000, Slots::new())
+    }
+
+    #[test]
+    fn judging() {
+        fn check(candidates: &[Candidate], terms: Terms, expected: Verdict) {
+            assert_eq!(Policy::default().judge(&Slots::new(), candidates, &terms, NOW), expected);
+        }
+        let refuse = |reason, nearest| Verdict::Refuse { reason, nearest };
+        let any = Terms::default();
+        check(&[], any, refuse(Reason::NoCandidate, None));
+        check(&[fresh(0.95)], any, Verdict::Reuse(0));
+        check(&[fresh(0.90)], any, Verdict::Reuse(0));
+        check(&[fresh(0.89)], any, refuse(Reason::BelowThreshold, Some(0)));
+        check(&[candidate(0.95, 0, NOW, Slots::new())], any, refuse(Reason::Expired, Some(0)));
+        let other = [("name".to_owned(), "Ada".to_owned())].into();
+        check(&[candidate(0.95, 0, NOW + 1, other)], any, refuse(Reason::SlotsDiffer, Some(0)));
+        check(&[candidate(0.97, 0, NOW, Slots::new()), fresh(0.95)], any, Verdict::Reuse(1));
+        let strict = Terms { threshold: Some(Similarity::new(0.97)), ..any };
+        check(&[fresh(0.95)], strict, refuse(Reason::BelowThreshold, Some(0)));
+        let loose = Terms { threshold: Some(Similarity::new(0.1)), ..any };
+        check(&[fresh(0.5)], loose, refuse(Reason::BelowThreshold, Some(0)));
+        let bounded = Terms { error_max: Probability::new(0.01), ..any };
+        check(&[fresh(0.99)], bounded, refuse(Reason::LowProbability, Some(0)));
+        let young = Terms { age_max_ms: Some(500), ..any };
+        check(&[fresh(0.99)], young, refuse(Reason::Expired, Some(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn tightening_never_turns_a_refusal_into_a_reuse(
+            similarities in prop::collection::vec(0.8f32..1.0, 0..4),
+            operator in 0.5f32..1.0, asked in 0f32..1.0, age in prop::option::of(0u64..2000), error in prop::option::of(0f64..=1.0),
+        ) {
+            let candidates: Vec<_> = similarities.into_iter().map(fresh).collect();
+            let policy = Policy { threshold: Similarity::new(operator) };
+            let terms = Terms { threshold: Some(Similarity::new(asked)), age_max_ms: age, error_max: error.and_then(Probability::new) };
+            let free = policy.judge(&Slots::new(), &candidates, &Terms::default(), NOW);
+            if let Verdict::Reuse(_) = policy.judge(&Slots::new(), &candidates, &terms, NOW) {
+                prop_assert!(matches!(free, Verdict::Reuse(_)));
+            }
+            let tighter = Policy { threshold: Similarity::new(operator + 0.05) };
+            if let Verdict::Reuse(_) = tighter.judge(&Slots::new(), &candidates, &terms, NOW) {
+                prop_assert!(matches!(policy.judge(&Slots::new(), &candidates, &terms, NOW), Verdict::Reuse(_)));
+            }
+        }
+
+        #[test]
+        fn expired_is_never_reused(similarity in 0f32..1.0, created in 0..NOW, lived in 0..=NOW) {
+            let stale = candidate(similarity, created, created.saturating_add(lived).min(NOW), Slots::new());
+            let verdict = Policy::default().judge(&Slots::new(), &[stale], &Terms::default(), NOW);
+            prop_assert!(!matches!(verdict, Verdict::Reuse(_)), "reused an expired entry");
+        }
+    }
+
+    #[test]
+    fn admitting() {
+        let clean = Recording {
+            status: 200,
+            whole: true,
+            finish: Finish::Complete,
+            text: "42",
+            has_refusal: false,
+            has_error: false,
+            has_tool_calls: false,
+            choices: 1,
+            model_asked: "gpt-4o",
+            model_served: Some("gpt-4o-2024-08-06"),
+            json_asked: false,
+        };
+        let check = |recording: Recording<'_>, expected: Admission| {
+            assert_eq!(Policy::admit(&recording), expected, "{recording:?}")
+        };
+        check(clean, Admission::Keep);
+        check(Recording { model_served: None, ..clean }, Admission::Keep);
+        check(Recording { json_asked: true, ..clean }, Admission::Keep);
+        check(Recording { status: 201, ..clean }, Admission::Drop("status"));
+        check(Recording { whole: false, ..clean }, Admission::Drop("incomplete"));
+        check(Recording { finish: Finish::Other, ..clean }, Admission::Drop("finish_reason"));
+        check(Recording { text: " \n", ..clean }, Admission::Drop("empty"));
+        check(Recording { has_refusal: true, ..clean }, Admission::Drop("refusal"));
+        check(Recording { has_error: true, ..clean }, Admission::Drop("error"));
+        check(Recording { has_tool_calls: true, ..clean }, Admission::Drop("tool_calls"));
+        check(Recording { choices: 2, ..clean }, Admission::Drop("choices"));
+        check(Recording { json_asked: true, text: "{\"a\":", ..clean }, Admission::Drop("json"));
+    }
+
+    #[test]
+    fn models() {
+        fn check(asked: &str, served: &str, same: bool) {
+            assert_eq!(same_model(asked, served), same, "{asked} answered by {served}");
+        }
+        check("gpt-4o", "gpt-4o", true);
+        check("gpt-4o", "gpt-4o-2024-08-06", true);
+        check("openai/gpt-4o", "gpt-4o-2024-08-06", true);
+        check("claude-sonnet-4", "claude-sonnet-4-20250514", true);
+        check("claude-3-5-haiku-latest", "claude-3-5-haiku-20241022", true);
+        check("gemini-2.0-flash", "gemini-2.0-flash-001", true);
+        check("gpt-4o", "gpt-4o-mini", false);
+        check("gpt-4", "gpt-4.1", false);
+        check("gpt-4", "gpt-4o", false);
+        check("claude-3", "claude-3-5", false);
+        check("gpt-4o-2024-08-06", "gpt-4o", false);
+    }
+}

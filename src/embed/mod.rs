@@ -1,0 +1,43 @@
+//! Text to vector, as a seam.
+
+#[cfg(feature = "candle")]
+pub mod candle;
+#[cfg(feature = "candle")]
+pub mod model;
+#[cfg(feature = "candle")]
+mod open;
+
+use async_trait::async_trait;
+
+use crate::decision::Embedding;
+
+#[cfg(feature = "candle")]
+pub use open::{EmbedSettings, OpenEmbedderError, open};
+
+/// Turns texts into unit vectors.
+#[async_trait]
+pub trait Embedder: Send + Sync {
+    /// The model's fingerprint: model, weights and precision. Two embedders with one fingerprint give one text
+    /// the same vector.
+    fn model(&self) -> &str;
+
+    /// Length of every vector.
+    fn dimensions(&self) -> usize;
+
+    /// One result a text, in order. Dropping the future withdraws what has not been started.
+    async fn embed(&self, texts: &[&str]) -> Vec<Result<Embedding, EmbedError>>;
+}
+
+/// Why a text has no vector.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EmbedError {
+    /// The text does not fit the model's window. Asking again will not help.
+    #[error("the text is longer than the model's window of {window} tokens")]
+    TooLong { window: usize },
+    /// Too many texts wait already. Ask again later.
+    #[error("the embedder's queue is full")]
+    Overloaded,
+    /// The model failed on this text, or does not run.
+    #[error("the embedder failed: {0}")]
+    Failed(String),
+}

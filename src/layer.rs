@@ -1,0 +1,343 @@
+//! The whole cache as a tower layer over `http::Request`: what a gateway mounts, and what nearhit's own proxy is.
+//!
+//! A `POST /v1/chat/completions` is looked up; a hit is answered here, a miss goes to the inner service with the bytes
+//! it came with, and its answer is recorded while it streams to the client. Everything else passes through untouched.
+//! Whose entries are used is said by a [`Tenant`] in the request's extensions; without one nothing is cached.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode, request};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio_util::task::TaskTracker;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::body::{Body, BoxError};
+use crate::cache::{Cache, Lookup, Match, Miss, Query};
+use crate::decision::{Attributes, Outcome, Prompt, Reason, Tenant};
+use crate::record::{Keep, Recorded};
+use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Completion, OWN_FIELDS, Surroundings};
+use crate::wire::controls::{Controls, OWN_HEADER_PREFIX, header};
+use crate::wire::problem::Problem;
+use crate::wire::{json, sse};
+
+/// How the layer behaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerSettings {
+    /// Names the upstream behind the layer: answers of one are never served for another.
+    pub upstream: String,
+    /// Above this temperature a request bypasses the cache.
+    pub temperature_max: Option<f64>,
+    /// Largest request body.
+    pub body_bytes_max: usize,
+    /// Largest answer that is kept.
+    pub answer_bytes_max: usize,
+    /// Longest that a request waits for its embedding before it goes upstream.
+    pub patience: Duration,
+}
+
+impl Default for LayerSettings {
+    /// 32 MiB is Anthropic's own limit, so nothing is refused that a provider would take.
+    fn default() -> Self {
+        Self {
+            upstream: String::new(),
+            temperature_max: None,
+            body_bytes_max: 32 << 20,
+            answer_bytes_max: 1 << 20,
+            patience: Duration::from_millis(250),
+        }
+    }
+}
+
+/// Wraps a service that answers chat completions with the cache.
+#[derive(Clone)]
+pub struct CacheLayer {
+    gate: Arc<Gate>,
+}
+
+/// What every call through the layer shares.
+pub(crate) struct Gate {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) settings: LayerSettings,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl CacheLayer {
+    /// `tasks` runs the storing of answers that have been sent; wait for it before the process ends.
+    pub fn new(cache: Arc<Cache>, settings: LayerSettings, tasks: TaskTracker) -> Self {
+        Self { gate: Arc::new(Gate { cache, settings, tasks }) }
+    }
+}
+
+impl<S> Layer<S> for CacheLayer {
+    type Service = CacheService<S>;
+
+    fn layer(&self, inner: S) -> CacheService<S> {
+        CacheService { gate: Arc::clone(&self.gate), inner }
+    }
+}
+
+/// A service with the cache in front of it.
+#[derive(Clone)]
+pub struct CacheService<S> {
+    gate: Arc<Gate>,
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for CacheService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let gate = Arc::clone(&self.gate);
+        let waiting = self.inner.clone();
+        // The clone that was polled ready is the one to call.
+        let inner = std::mem::replace(&mut self.inner, waiting);
+        Box::pin(async move { gate.answer(inner, request).await })
+    }
+}
+
+/// A chat request that may be served from the cache.
+struct Asked {
+    chat: ChatRequest,
+    controls: Controls,
+    prompt: Prompt,
+}
+
+impl Gate {
+    async fn answer<S, B>(self: Arc<Self>, inner: S, request: Request<B>) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (mut parts, body) = request.into_parts();
+        if parts.method != Method::POST || parts.uri.path() != CHAT_PATH {
+            strip_own_headers(&mut parts.headers);
+            return self.pass(inner, Request::from_parts(parts, Body::new(body)), Reason::NotCacheable).await;
+        }
+        let (body, asked) = match self.read(&parts, body).await {
+            Ok(read) => read,
+            Err(problem) => return Ok(problem_response(&problem)),
+        };
+        strip_own_headers(&mut parts.headers);
+        let forward = |body: Bytes| {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            Request::from_parts(parts, Body::from(body))
+        };
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(reason) => return self.pass(inner, forward(body), reason).await,
+        };
+        let miss = if asked.controls.refresh {
+            self.cache.missed(&asked.prompt, Reason::Refresh);
+            Miss::because(Reason::Refresh)
+        } else {
+            let query = Query {
+                terms: asked.controls.terms,
+                patience: Some(self.settings.patience),
+                ..Query::new(asked.prompt.clone())
+            };
+            match self.cache.lookup(&query).await {
+                Lookup::Hit(matches) if !matches.is_empty() => return Ok(hit_response(&asked.chat, &matches[0])),
+                Lookup::Hit(_) => Miss::because(Reason::NoCandidate),
+                Lookup::Miss(miss) => miss,
+            }
+        };
+        if asked.controls.only_if_cached {
+            let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "only_if_cached", "no answer in the cache");
+            let mut response = problem_response(&problem);
+            stamp(response.headers_mut(), Outcome::Miss, miss.reason);
+            return Ok(response);
+        }
+        let mut request = forward(body);
+        // A compressed answer could not be recorded.
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut response = call(inner, request).await?;
+        stamp(response.headers_mut(), Outcome::Miss, miss.reason);
+        let Asked { chat, controls, prompt } = asked;
+        let keep = Keep { gate: self, chat, controls, prompt, vector: miss.vector, status: response.status() };
+        Ok(keep.record(response))
+    }
+
+    /// Sends the request on and the answer back, unrecorded.
+    async fn pass<S>(&self, inner: S, request: Request<Body>, reason: Reason) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+    {
+        self.cache.metrics().bypass(reason);
+        let mut response = call(inner, request).await?;
+        stamp(response.headers_mut(), Outcome::Bypass, reason);
+        Ok(response)
+    }
+
+    /// The bytes to forward, and what they ask or why that is not for the cache.
+    async fn read<B>(&self, parts: &request::Parts, body: B) -> Result<(Bytes, Result<Asked, Reason>), Problem>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        check_media(&parts.headers)?;
+        let bytes = read_body(body, self.settings.body_bytes_max).await?;
+        let value = json::parse(&bytes).map_err(|error| Problem::not_json(&error))?;
+        let chat = ChatRequest::new(value).map_err(|found| {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body must be an object, got {found}"))
+        })?;
+        let (body_cache, body_own) = (chat.own_field("cache"), chat.own_field("nearhit"));
+        let controls = Controls::read(&parts.headers, body_cache, body_own)?;
+        let forwarded = if body_cache.is_some() || body_own.is_some() {
+            json::without_fields(&bytes, OWN_FIELDS).map_err(|error| Problem::not_json(&error))?.into()
+        } else {
+            bytes
+        };
+        Ok((forwarded, self.asked(parts, chat, controls)))
+    }
+
+    fn asked(&self, parts: &request::Parts, chat: ChatRequest, controls: Controls) -> Result<Asked, Reason> {
+        let tenant = parts.extensions.get::<Tenant>().ok_or(Reason::NoTenant)?.clone();
+        if controls.no_store {
+            return Err(Reason::NoStore);
+        }
+        let prompt = chat.prompt(Surroundings {
+            tenant,
+            cache: controls.cache.clone(),
+            upstream: self.settings.upstream.clone(),
+            headers: answer_headers(&parts.headers),
+            attributes: Attributes::new(),
+            vars: controls.vars.clone(),
+            temperature_max: self.settings.temperature_max,
+        })?;
+        Ok(Asked { chat, controls, prompt })
+    }
+}
+
+impl Keep {
+    /// Records the answer while it passes, if it is of a kind that could be kept.
+    fn record(self, response: Response<Body>) -> Response<Body> {
+        let media = response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or_default();
+        let recordable = response.status() == StatusCode::OK && !response.headers().contains_key(CONTENT_ENCODING);
+        match (recordable, media.split(';').next().unwrap_or_default().trim()) {
+            (true, "application/json") => response.map(|body| Body::new(Recorded::json(body, self))),
+            (true, "text/event-stream") => response.map(|body| Body::new(Recorded::stream(body, self))),
+            _ => {
+                self.gate.cache.metrics().dropped(if recordable { "media_type" } else { "status" });
+                response
+            }
+        }
+    }
+}
+
+async fn call<S: Service<Request<Body>>>(mut inner: S, request: Request<Body>) -> Result<S::Response, S::Error> {
+    inner.call(request).await
+}
+
+pub(crate) fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported =
+        |message: String| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message);
+    if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        return Err(unsupported(format!("content-encoding {encoding:?} is not accepted; send the body as it is")));
+    }
+    let media = headers.get(CONTENT_TYPE).map(|t| t.to_str().unwrap_or_default().to_ascii_lowercase());
+    match media.as_deref().map(|t| t.split(';').next().unwrap_or_default().trim()) {
+        None | Some("application/json") => Ok(()),
+        Some(other) => Err(unsupported(format!("content-type {other:?} is not accepted; send application/json"))),
+    }
+}
+
+/// Reads a whole body, up to `limit` bytes.
+pub(crate) async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, Problem>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large(limit)),
+        Err(error) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "body_broken_off",
+            format!("the body could not be read: {error}"),
+        )),
+    }
+}
+
+/// The headers that an answer depends on.
+pub(crate) fn answer_headers(headers: &HeaderMap) -> Attributes {
+    let value = |name: &str| {
+        let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        (!values.is_empty()).then(|| (name.to_owned(), values.join(", ")))
+    };
+    ANSWER_HEADERS.iter().filter_map(|name| value(name)).collect()
+}
+
+fn strip_own_headers(headers: &mut HeaderMap) {
+    let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADER_PREFIX)).cloned().collect();
+    own.into_iter().for_each(|name| drop(headers.remove(name)));
+}
+
+fn hit_response(chat: &ChatRequest, found: &Match) -> Response<Body> {
+    let completion = Completion::of(&found.entry.answer, chat.model());
+    let id = format!("chatcmpl-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    let created_s = (found.entry.life.created_ms + found.age_ms) / 1000;
+    let (media, body) = if chat.wants_stream() {
+        let events = completion.replay_events(&id, created_s, chat.wants_stream_usage());
+        ("text/event-stream", sse::write_events(&events))
+    } else {
+        ("application/json", completion.replay(&id, created_s).to_string())
+    };
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    headers.insert(header::OUTCOME, HeaderValue::from_static(Outcome::Hit.as_str()));
+    headers.insert(header::TIER, HeaderValue::from_static(found.tier.as_str()));
+    headers.insert(header::CACHE_STATUS, HeaderValue::from_static("HIT"));
+    headers.insert(AGE, HeaderValue::from(found.age_ms / 1000));
+    insert_text(headers, header::ENTRY, &found.entry.id.to_string());
+    insert_text(headers, header::SIMILARITY, &format!("{:.4}", found.similarity.get()));
+    if let Some(probability) = found.probability {
+        insert_text(headers, header::PROBABILITY, &format!("{:.4}", probability.get()));
+    }
+    response
+}
+
+/// What became of a request that was not served from the cache.
+fn stamp(headers: &mut HeaderMap, outcome: Outcome, reason: Reason) {
+    let status = if outcome == Outcome::Bypass { "BYPASS" } else { "MISS" };
+    headers.insert(header::OUTCOME, HeaderValue::from_static(outcome.as_str()));
+    headers.insert(header::REASON, HeaderValue::from_static(reason.as_str()));
+    headers.insert(header::CACHE_STATUS, HeaderValue::from_static(status));
+}
+
+fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// The problem as a response.
+pub(crate) fn problem_response(problem: &Problem) -> Response<Body> {
+    let mut response = Response::new(Body::from(problem.to_json().to_string()));
+    *response.status_mut() = problem.status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The path whose answers are cached.
+const CHAT_PATH: &str = "/v1/chat/completions";

@@ -1,0 +1,170 @@
+//! An answer on its way to the client, recorded as it passes.
+//!
+//! The client gets every byte when it comes and as it came. Only an answer that ended as its protocol says is put
+//! into the cache: a body that breaks off, or whose reader leaves, is forgotten. Storing happens after sending and
+//! holds nobody up.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body as _, Frame, SizeHint};
+
+use crate::body::{Body, BoxError};
+use crate::cache::NewEntry;
+use crate::decision::{Admission, Embedding, Origin, Policy, Prompt};
+use crate::layer::Gate;
+use crate::wire::chat::{ChatRequest, Completion};
+use crate::wire::controls::Controls;
+use crate::wire::sse::StreamRecorder;
+
+/// What is needed to store the answer once it is whole.
+pub(crate) struct Keep {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) chat: ChatRequest,
+    pub(crate) controls: Controls,
+    pub(crate) prompt: Prompt,
+    pub(crate) vector: Option<Embedding>,
+    pub(crate) status: StatusCode,
+}
+
+/// A response body with a recorder beside it.
+pub(crate) struct Recorded {
+    body: Body,
+    tape: Option<(Tape, Keep)>,
+    bytes: usize,
+}
+
+enum Tape {
+    Json(Vec<u8>),
+    Stream(Box<StreamRecorder>),
+}
+
+impl Recorded {
+    pub(crate) fn json(body: Body, keep: Keep) -> Self {
+        Self { body, tape: Some((Tape::Json(Vec::new()), keep)), bytes: 0 }
+    }
+
+    pub(crate) fn stream(body: Body, keep: Keep) -> Self {
+        Self { body, tape: Some((Tape::Stream(Box::default()), keep)), bytes: 0 }
+    }
+
+    fn feed(&mut self, data: &[u8]) {
+        let Some((tape, keep)) = &mut self.tape else { return };
+        self.bytes += data.len();
+        // A stream repeats its head in every event: allow it that much more than the answer it amounts to.
+        let limit = match tape {
+            Tape::Json(_) => keep.gate.settings.answer_bytes_max,
+            Tape::Stream(_) => keep.gate.settings.answer_bytes_max.saturating_mul(STREAM_OVERHEAD),
+        };
+        if self.bytes > limit {
+            keep.gate.cache.metrics().dropped("too_large");
+            self.tape = None;
+            return;
+        }
+        let whole = match tape {
+            Tape::Json(bytes) => {
+                bytes.extend_from_slice(data);
+                false
+            }
+            Tape::Stream(recorder) => {
+                recorder.feed(data);
+                recorder.is_done()
+            }
+        };
+        if whole || self.body.is_end_stream() {
+            self.end();
+        }
+    }
+
+    /// The body came to its end.
+    fn end(&mut self) {
+        let Some((tape, keep)) = self.tape.take() else { return };
+        let (completion, whole) = match tape {
+            Tape::Json(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(serde_json::Value::Object(body)) => (Completion::unchecked(body), true),
+                _ => {
+                    keep.gate.cache.metrics().dropped("not_json");
+                    return;
+                }
+            },
+            Tape::Stream(recorder) => recorder.finish(),
+        };
+        keep.store(completion, whole);
+    }
+}
+
+impl Keep {
+    fn store(self, completion: Completion, whole: bool) {
+        let Self { gate, chat, controls, prompt, vector, status } = self;
+        match Policy::admit(&completion.recording(&chat, status.as_u16(), whole)) {
+            Admission::Drop(rule) => gate.cache.metrics().dropped(rule),
+            Admission::Keep => {
+                let answer = completion.into_answer();
+                if answer.body.len() > gate.settings.answer_bytes_max {
+                    return gate.cache.metrics().dropped("too_large");
+                }
+                let new = NewEntry {
+                    origin: Origin::Request {
+                        body: chat.to_origin().to_string(),
+                        headers: prompt.scope.headers.clone(),
+                    },
+                    writer: prompt.scope.tenant.as_str().to_owned(),
+                    answer,
+                    prompt,
+                    tags: controls.tags,
+                    sources: controls.sources,
+                    created_ms: None,
+                    ttl: controls.ttl,
+                    vector,
+                };
+                let cache = Arc::clone(&gate.cache);
+                gate.tasks.spawn(async move {
+                    match cache.insert(new).await {
+                        Ok(_) => cache.metrics().kept(),
+                        Err(error) => {
+                            tracing::warn!(%error, "could not store an answer");
+                            cache.metrics().dropped("store_down");
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl http_body::Body for Recorded {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.feed(data);
+                }
+            }
+            Some(Err(_)) => {
+                if let Some((_, keep)) = self.tape.take() {
+                    keep.gate.cache.metrics().dropped("broken_off");
+                }
+            }
+            None => self.end(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Bytes of a stream per byte of its answer that are still recorded. A one-word delta comes in some 250 bytes.
+const STREAM_OVERHEAD: usize = 64;

@@ -1,0 +1,50 @@
+//! For operators: metrics, and the description of the API.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use http::header::CONTENT_TYPE;
+use utoipa::OpenApi;
+
+use super::{App, api, health};
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new().route("/metrics", get(metrics)).route("/openapi.json", get(openapi))
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    app.cache.refresh_gauges();
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let written = prometheus_client::encoding::text::encode(&mut text, &app.registry);
+    debug_assert!(written.is_ok());
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
+async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(Api::openapi())
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "nearhit", description = "A semantic cache for LLM calls"),
+    paths(
+        health::healthz,
+        health::readyz,
+        api::search::search,
+        api::search::search_batch,
+        api::insert::insert,
+        api::insert::insert_batch,
+        api::entries::list,
+        api::entries::get,
+        api::entries::delete,
+        api::entries::delete_matching,
+        api::caches::list,
+        api::caches::stats,
+        api::caches::flush,
+    )
+)]
+struct Api;

@@ -1,0 +1,177 @@
+//! Entries one by one, by page, and removing them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::super::App;
+use super::super::error::ApiError;
+use super::fields::{CallersCache, JsonBody, SourceField, typed};
+use super::search::{MatchField, response};
+use crate::cache::Match;
+use crate::decision::{Attributes, EntryId, Origin, Source};
+use crate::store::{Filter, Owner, Which};
+use crate::wire::problem::Problem;
+
+/// Which entries to remove: exactly one of the fields, and it must not be empty.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in super::super) struct DeleteBody {
+    /// All of these equal.
+    attributes: Option<Attributes>,
+    /// Any of these.
+    tags: Option<BTreeSet<String>>,
+    /// Any of these, in this version.
+    sources: Option<BTreeSet<SourceField>>,
+    writer: Option<String>,
+    /// Made at least this long ago.
+    older_than_ms: Option<u64>,
+    /// Counts without removing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// How many were found, and removed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct DeleteAnswer {
+    matched: u64,
+    deleted: u64,
+}
+
+/// One entry.
+#[utoipa::path(
+    get, path = "/v1/caches/{cache}/entries/{id}", params(("cache" = String, Path), ("id" = String, Path)),
+    responses((status = 200, description = "The entry", body = MatchField), (status = 404, description = "No such entry of the caller's"))
+)]
+pub(in super::super) async fn get(
+    State(app): State<Arc<App>>,
+    CallersCache(owner): CallersCache,
+    Path(path): Path<BTreeMap<String, String>>,
+) -> Result<Json<MatchField>, ApiError> {
+    let (id, text) = entry_id(&path)?;
+    let found = app.cache.get(&owner, id).await?.ok_or(ApiError::UnknownEntry(text))?;
+    Ok(Json(MatchField::from(&found)))
+}
+
+/// Removes one entry.
+#[utoipa::path(
+    delete, path = "/v1/caches/{cache}/entries/{id}", params(("cache" = String, Path), ("id" = String, Path)),
+    responses((status = 204, description = "Removed"), (status = 404, description = "No such entry of the caller's"))
+)]
+pub(in super::super) async fn delete(
+    State(app): State<Arc<App>>,
+    CallersCache(owner): CallersCache,
+    Path(path): Path<BTreeMap<String, String>>,
+) -> Result<StatusCode, ApiError> {
+    let (id, text) = entry_id(&path)?;
+    let removed = app.cache.remove(&Filter { owner, which: Which::Id(id), dry_run: false }).await?;
+    if removed.deleted == 0 { Err(ApiError::UnknownEntry(text)) } else { Ok(StatusCode::NO_CONTENT) }
+}
+
+/// Removes what matches. Also as `DELETE /v1/caches/{cache}/entries` with the same body.
+#[utoipa::path(
+    post, path = "/v1/caches/{cache}/entries/delete", params(("cache" = String, Path)), request_body = DeleteBody,
+    responses((status = 200, description = "Counts", body = DeleteAnswer), (status = 400, description = "The filter is empty"))
+)]
+pub(in super::super) async fn delete_matching(
+    State(app): State<Arc<App>>,
+    CallersCache(owner): CallersCache,
+    JsonBody(body): JsonBody,
+) -> Result<Json<DeleteAnswer>, ApiError> {
+    let body: DeleteBody = typed(body)?;
+    let dry_run = body.dry_run;
+    let which = body.which(app.cache.now_ms())?;
+    let removed = app.cache.remove(&Filter { owner, which, dry_run }).await?;
+    Ok(Json(DeleteAnswer { matched: removed.matched, deleted: removed.deleted }))
+}
+
+impl DeleteBody {
+    fn which(self, now_ms: u64) -> Result<Which, Problem> {
+        let Self { attributes, tags, sources, writer, older_than_ms, dry_run: _ } = self;
+        let mut given = Vec::new();
+        given.extend(attributes.filter(|a| !a.is_empty()).map(Which::Attributes));
+        given.extend(tags.filter(|t| !t.is_empty()).map(Which::Tags));
+        given.extend(
+            sources.filter(|s| !s.is_empty()).map(|s| Which::Sources(s.into_iter().map(Source::from).collect())),
+        );
+        given.extend(writer.filter(|w| !w.is_empty()).map(Which::Writer));
+        given.extend(older_than_ms.map(|age| Which::CreatedUntil(now_ms.saturating_sub(age))));
+        match (given.pop(), given.is_empty()) {
+            (Some(which), true) => Ok(which),
+            (None, _) => Err(Problem::invalid(
+                "attributes",
+                "the filter is empty: give attributes, tags, sources, writer or olderThanMs",
+            )),
+            (Some(_), false) => Err(Problem::invalid(
+                "attributes",
+                "give one of attributes, tags, sources, writer and olderThanMs at a time",
+            )),
+        }
+    }
+}
+
+/// Where a page starts, and how long it is.
+#[derive(Debug, Deserialize)]
+pub(in super::super) struct PageQuery {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A page of entries, each as a body that would insert it again.
+#[utoipa::path(
+    get, path = "/v1/caches/{cache}/entries",
+    params(("cache" = String, Path), ("cursor" = Option<String>, Query), ("limit" = Option<usize>, Query)),
+    responses((status = 200, description = "`data`, and `next` if there is more"))
+)]
+pub(in super::super) async fn list(
+    State(app): State<Arc<App>>,
+    CallersCache(owner): CallersCache,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let cursor = page
+        .cursor
+        .map(|c| c.parse().map_err(|e| Problem::invalid("cursor", format!("cursor: {e}, got {c:?}"))))
+        .transpose()?;
+    let limit = page.limit.unwrap_or(PAGE_MAX);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(Problem::invalid("limit", format!("limit: must be from 1 to {PAGE_MAX}, got {limit}")).into());
+    }
+    let (entries, next) = app.cache.page(&owner, cursor, limit).await?;
+    let data: Vec<Value> = entries.iter().map(|found| export(&owner, found)).collect();
+    Ok(Json(json!({"data": data, "next": next.map(|id| id.to_string())})))
+}
+
+/// The entry as an insert body, with its cache and times.
+fn export(owner: &Owner, found: &Match) -> Value {
+    let entry = &found.entry;
+    let mut body = json!({
+        "cache": owner.cache.as_str(), "response": response(&entry.answer), "attributes": entry.attributes, "vars": entry.vars,
+        "tags": entry.tags, "sources": entry.sources, "createdMs": entry.life.created_ms, "expiresMs": entry.life.expires_ms,
+    });
+    match &entry.origin {
+        Origin::Prompt { context } => {
+            body["prompt"] = json!(entry.text);
+            body["context"] = json!(context);
+        }
+        Origin::Request { body: request, headers } => {
+            body["request"] = serde_json::from_str(request).unwrap_or(Value::Null);
+            body["headers"] = json!(headers);
+        }
+    }
+    body
+}
+
+fn entry_id(path: &BTreeMap<String, String>) -> Result<(EntryId, String), ApiError> {
+    let text = path.get("id").cloned().unwrap_or_default();
+    // An id that no entry can have is an entry that is not there.
+    text.parse().map(|id| (id, text.clone())).map_err(|_| ApiError::UnknownEntry(text.chars().take(80).collect()))
+}
+
+/// Entries in a page.
+const PAGE_MAX: usize = 1000;

@@ -1,0 +1,217 @@
+//! Storing answers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::super::App;
+use super::super::error::ApiError;
+use super::super::idempotency::{Attempt, Known};
+use super::fields::{
+    Asked, CallersCache, JsonBody, SourceField, batch, brief, check_map, check_set, read_vector, typed,
+};
+use crate::cache::{Inserted, NewEntry};
+use crate::decision::{Answer, AnswerKind, Attributes, EntryId, Reason, Source, Vars};
+use crate::store::Owner;
+use crate::wire::chat::Completion;
+use crate::wire::controls::{TTL_PROBLEM, seconds};
+use crate::wire::problem::Problem;
+
+/// An answer to store.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in super::super) struct InsertBody {
+    /// What it answers; or `request`. An entry stored by `prompt` is found by `prompt` only.
+    #[schema(example = "How do I reset my password?")]
+    prompt: Option<String>,
+    /// System prompt and earlier turns as one string.
+    context: Option<String>,
+    /// A whole provider request instead. Such an entry is found by `request` and by proxied calls.
+    #[schema(value_type = Option<Object>)]
+    request: Option<Value>,
+    /// With `request`: headers that its answer depends on.
+    #[serde(default)]
+    headers: Attributes,
+    /// The answer: a string, or a whole provider response.
+    #[schema(value_type = Object)]
+    response: Value,
+    #[serde(default)]
+    attributes: Attributes,
+    /// Template variables.
+    #[serde(default)]
+    vars: Vars,
+    /// For deletion by tag.
+    #[serde(default)]
+    tags: BTreeSet<String>,
+    /// Documents that the answer was made from, for deletion by source.
+    #[serde(default)]
+    sources: BTreeSet<SourceField>,
+    /// Time to live from now; the operator's by default.
+    ttl_millis: Option<i64>,
+    /// The same key with the same body is one insert; with another body it is an error (409).
+    idempotency_key: Option<String>,
+    /// The prompt's unit vector, where the server is configured for callers' vectors.
+    vector: Option<Vec<Option<f64>>>,
+    /// When the answer was made, milliseconds since 1970; now by default.
+    created_ms: Option<u64>,
+}
+
+/// A stored answer.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in super::super) struct InsertAnswer {
+    entry_id: String,
+    /// Why only an exact match will find it, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    exact_only: Option<Reason>,
+}
+
+impl From<Inserted> for InsertAnswer {
+    fn from(inserted: Inserted) -> Self {
+        Self { entry_id: inserted.id.to_string(), exact_only: inserted.exact_only }
+    }
+}
+
+/// An insert that has been read.
+enum Wanted {
+    /// Done before, under the same idempotency key.
+    Done(EntryId),
+    New(Box<NewEntry>, Option<Attempt>),
+}
+
+/// Stores an answer. The 201 is sent when the entry is as durable as `store.durability` says.
+#[utoipa::path(
+    post, path = "/v1/caches/{cache}/entries", params(("cache" = String, Path)), request_body = InsertBody,
+    responses((status = 201, description = "Stored", body = InsertAnswer), (status = 400, description = "A field is wrong"),
+        (status = 409, description = "The idempotency key was used with another body"), (status = 413, description = "The answer is too large"),
+        (status = 507, description = "The disk is full"))
+)]
+pub(in super::super) async fn insert(
+    State(app): State<Arc<App>>,
+    CallersCache(owner): CallersCache,
+    JsonBody(body): JsonBody,
+) -> Result<(StatusCode, Json<InsertAnswer>), ApiError> {
+    let inserted = match read(&app, &owner, body)? {
+        Wanted::Done(id) => Inserted { id, exact_only: None },
+        Wanted::New(new, attempt) => {
+            let inserted = app.cache.insert(*new).await?;
+            attempt.into_iter().for_each(|attempt| app.idempotency.remember(attempt, inserted.id));
+            inserted
+        }
+    };
+    Ok((StatusCode::CREATED, Json(inserted.into())))
+}
+
+/// Up to 1,000 inserts, an id or an error for each.
+#[utoipa::path(
+    post, path = "/v1/caches/{cache}/entries/batch", params(("cache" = String, Path)), request_body = Object,
+    responses((status = 200, description = "An id or an error per item"), (status = 413, description = "Too many items"))
+)]
+pub(in super::super) async fn insert_batch(
+    State(app): State<Arc<App>>,
+    CallersCache(owner): CallersCache,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let wanted: Vec<_> = batch(body, "entries")?.into_iter().map(|item| read(&app, &owner, item)).collect();
+    let mut new = Vec::new();
+    let mut attempts = Vec::new();
+    let mut results = Vec::with_capacity(wanted.len());
+    for item in wanted {
+        // The place of a new entry's result is filled in once it is stored.
+        results.push(match item {
+            Ok(Wanted::Done(id)) => Some(json!({"entryId": id.to_string()})),
+            Ok(Wanted::New(entry, attempt)) => {
+                new.push(*entry);
+                attempts.push(attempt);
+                None
+            }
+            Err(problem) => Some(problem.to_json()),
+        });
+    }
+    let mut inserted = app.cache.insert_all(new).await?.into_iter();
+    for (attempt, inserted) in attempts.into_iter().zip(inserted.as_slice()) {
+        attempt.into_iter().for_each(|attempt| app.idempotency.remember(attempt, inserted.id));
+    }
+    let results =
+        results.into_iter().map(|result| result.or_else(|| Some(json!(InsertAnswer::from(inserted.next()?)))));
+    Ok(Json(json!({ "results": results.collect::<Vec<_>>() })))
+}
+
+fn read(app: &App, owner: &Owner, body: Value) -> Result<Wanted, Problem> {
+    let text = body.to_string();
+    let body: InsertBody = typed(body)?;
+    let attempt = body.idempotency_key.as_deref().map(|key| Attempt::new(owner, key, &text));
+    if let Some(attempt) = &attempt {
+        match app.idempotency.find(attempt) {
+            Known::New => {}
+            Known::Same(id) => return Ok(Wanted::Done(id)),
+            Known::Other => {
+                let message = format!(
+                    "idempotencyKey: {:?} was used with another body",
+                    body.idempotency_key.unwrap_or_default()
+                );
+                let problem = Problem::new(StatusCode::CONFLICT, "idempotency_conflict", message);
+                return Err(Problem { param: Some("idempotencyKey".into()), ..problem });
+            }
+        }
+    }
+    let InsertBody {
+        prompt,
+        context,
+        request,
+        headers,
+        response,
+        attributes,
+        vars,
+        tags,
+        sources,
+        ttl_millis,
+        vector,
+        created_ms,
+        ..
+    } = body;
+    check_set("tags", &tags)?;
+    check_map("sources", &sources.iter().map(|s| (format!("{}@{}", s.id, s.version), String::new())).collect())?;
+    let ttl = ttl_millis.map(read_ttl).transpose()?;
+    let answer = read_answer(response, app.layer.answer_bytes_max)?;
+    let vector = read_vector(app, vector.as_ref())?;
+    let asked = Asked { prompt, context, request, headers, attributes, vars };
+    let (prompt, origin) = asked.read(app, owner)?.map_err(|reason| {
+        Problem::invalid("request", format!("request: its answer cannot be cached: {}", reason.as_str()))
+    })?;
+    let writer = owner.tenant.as_str().to_owned();
+    let sources: BTreeSet<Source> = sources.into_iter().map(Source::from).collect();
+    let new = NewEntry { prompt, origin, answer, tags, sources, writer, created_ms, ttl, vector };
+    Ok(Wanted::New(Box::new(new), attempt))
+}
+
+fn read_ttl(millis: i64) -> Result<Duration, Problem> {
+    seconds(Some(millis as f64 / 1000.0))
+        .ok_or_else(|| Problem::invalid("ttlMillis", format!("ttlMillis: {TTL_PROBLEM}, got {millis} ms")))
+}
+
+fn read_answer(response: Value, bytes_max: usize) -> Result<Answer, Problem> {
+    let bad = |message: String| Problem::invalid("response", format!("response: {message}"));
+    let answer = match response {
+        Value::String(text) if text.is_empty() => return Err(bad("must not be empty".into())),
+        Value::String(text) => Answer { kind: AnswerKind::Text, body: text, usage: None },
+        object @ Value::Object(_) => Completion::new(object).map_err(|missing| bad(missing.into()))?.into_answer(),
+        other => return Err(bad(format!("must be a string or a provider's response, got {}", brief(&other)))),
+    };
+    if answer.body.len() > bytes_max {
+        let message = format!("response: is larger than {bytes_max} bytes");
+        return Err(Problem {
+            param: Some("response".into()),
+            ..Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "answer_too_large", message)
+        });
+    }
+    Ok(answer)
+}

@@ -1,0 +1,246 @@
+//! Is there an answer already?
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use futures_util::stream::{StreamExt, iter};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::super::App;
+use super::super::error::ApiError;
+use super::fields::{Asked, CallersCache, JsonBody, batch, read_vector, typed};
+use crate::cache::{Lookup, Match, Nearest, Query, Tiers};
+use crate::decision::{Answer, AnswerKind, Attributes, Outcome, Probability, Reason, Terms, Tier, Vars};
+use crate::store::Owner;
+use crate::wire::controls::{UNIT_PROBLEM, threshold};
+use crate::wire::problem::Problem;
+
+/// A question to the cache.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in super::super) struct SearchBody {
+    /// The text to find an answer for; or `request`.
+    #[schema(example = "How do I reset my password?")]
+    prompt: Option<String>,
+    /// System prompt and earlier turns as one string; must be equal.
+    context: Option<String>,
+    /// A whole provider request instead of `prompt` and `context`.
+    #[schema(value_type = Option<Object>)]
+    request: Option<Value>,
+    /// With `request`: headers that its answer depends on.
+    #[serde(default)]
+    headers: Attributes,
+    /// Must be equal.
+    #[serde(default)]
+    attributes: Attributes,
+    /// Template variables.
+    #[serde(default)]
+    vars: Vars,
+    /// Any of `exact`, `template`, `semantic`; all by default.
+    #[schema(value_type = Option<Vec<String>>)]
+    search_strategies: Option<Vec<Strategy>>,
+    /// Least cosine similarity, 0 to 1; may only tighten what the operator set.
+    similarity_threshold: Option<f64>,
+    /// Most 1 - probability of this one hit, 0 to 1.
+    max_error_rate: Option<f64>,
+    /// Most matches, 1 to 100.
+    limit: Option<i64>,
+    /// The prompt's unit vector, where the server is configured for callers' vectors.
+    vector: Option<Vec<Option<f64>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Strategy {
+    Exact,
+    Template,
+    Semantic,
+}
+
+/// What the cache has to say.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct SearchAnswer {
+    #[schema(value_type = String, example = "hit")]
+    outcome: Outcome,
+    #[schema(value_type = Option<String>, example = "semantic")]
+    tier: Option<Tier>,
+    /// Why there is no match.
+    #[schema(value_type = Option<String>)]
+    reason: Option<Reason>,
+    /// Matches, best first.
+    data: Vec<MatchField>,
+    /// The candidate that came nearest, and what was against it.
+    nearest: Option<NearestField>,
+}
+
+/// A stored entry that answers the prompt.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in super::super) struct MatchField {
+    id: String,
+    prompt: String,
+    /// A string, or the provider's object as it was stored.
+    #[schema(value_type = Object)]
+    response: Value,
+    attributes: Attributes,
+    /// Cosine similarity, -1 to 1.
+    similarity: f32,
+    /// Chance that the reuse is right, where it is known.
+    probability: Option<f64>,
+    #[schema(value_type = String)]
+    search_strategy: Tier,
+    age_ms: u64,
+    expires_in_ms: u64,
+}
+
+/// A refused candidate.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct NearestField {
+    id: String,
+    similarity: f32,
+    #[schema(value_type = String)]
+    reason: Reason,
+}
+
+/// Searches a cache. A miss is no error: `data` is empty then, and `reason` says why.
+#[utoipa::path(
+    post, path = "/v1/caches/{cache}/entries/search", params(("cache" = String, Path)), request_body = SearchBody,
+    responses((status = 200, description = "A hit or a miss", body = SearchAnswer), (status = 400, description = "A field is wrong"))
+)]
+pub(in super::super) async fn search(
+    State(app): State<Arc<App>>,
+    CallersCache(owner): CallersCache,
+    JsonBody(body): JsonBody,
+) -> Result<Json<SearchAnswer>, ApiError> {
+    Ok(Json(answer(&app, &owner, body).await?))
+}
+
+/// Up to 1,000 searches, an outcome or an error for each.
+#[utoipa::path(
+    post, path = "/v1/caches/{cache}/entries/search/batch", params(("cache" = String, Path)), request_body = Object,
+    responses((status = 200, description = "An outcome or an error per item"), (status = 413, description = "Too many items"))
+)]
+pub(in super::super) async fn search_batch(
+    State(app): State<Arc<App>>,
+    CallersCache(owner): CallersCache,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let items = batch(body, "searches")?;
+    let results: Vec<Value> = iter(items)
+        .map(|item| async {
+            match answer(&app, &owner, item).await {
+                Ok(answer) => serde_json::json!(answer),
+                Err(problem) => problem.to_json(),
+            }
+        })
+        .buffered(IN_FLIGHT)
+        .collect()
+        .await;
+    Ok(Json(serde_json::json!({ "results": results })))
+}
+
+async fn answer(app: &App, owner: &Owner, body: Value) -> Result<SearchAnswer, Problem> {
+    let body: SearchBody = typed(body)?;
+    let SearchBody { prompt, context, request, headers, attributes, vars, .. } = body;
+    let asked = Asked { prompt, context, request, headers, attributes, vars };
+    let unit = |field: &str, value: f64| Problem::invalid(field, format!("{field}: {UNIT_PROBLEM}, got {value}"));
+    let terms = Terms {
+        threshold: body
+            .similarity_threshold
+            .map(|t| threshold(Some(t)).ok_or_else(|| unit("similarityThreshold", t)))
+            .transpose()?,
+        error_max: body
+            .max_error_rate
+            .map(|e| Probability::new(e).ok_or_else(|| unit("maxErrorRate", e)))
+            .transpose()?,
+        age_max_ms: None,
+    };
+    let limit = body.limit.unwrap_or(1);
+    let limit = usize::try_from(limit).ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+    let limit = limit.ok_or_else(|| {
+        Problem::invalid("limit", format!("limit: must be from 1 to {LIMIT_MAX}, got {}", body.limit.unwrap_or(1)))
+    })?;
+    let vector = read_vector(app, body.vector.as_ref())?;
+    let prompt = match asked.read(app, owner)? {
+        Ok((prompt, _)) => prompt,
+        Err(reason) => {
+            app.cache.metrics().bypass(reason);
+            return Ok(SearchAnswer {
+                outcome: Outcome::Bypass,
+                tier: None,
+                reason: Some(reason),
+                data: Vec::new(),
+                nearest: None,
+            });
+        }
+    };
+    let tiers = body.search_strategies.map_or(Tiers::ALL, |wanted| Tiers {
+        exact: wanted.contains(&Strategy::Exact),
+        template: wanted.contains(&Strategy::Template),
+        semantic: wanted.contains(&Strategy::Semantic),
+    });
+    let query = Query { prompt, terms, tiers, limit, patience: Some(app.api_patience), vector };
+    Ok(match app.cache.lookup(&query).await {
+        Lookup::Hit(matches) => SearchAnswer {
+            outcome: Outcome::Hit,
+            tier: matches.first().map(|first| first.tier),
+            reason: None,
+            data: matches.iter().map(MatchField::from).collect(),
+            nearest: None,
+        },
+        Lookup::Miss(miss) => SearchAnswer {
+            outcome: Outcome::Miss,
+            tier: None,
+            reason: Some(miss.reason),
+            data: Vec::new(),
+            nearest: miss.nearest.map(NearestField::from),
+        },
+    })
+}
+
+impl From<&Match> for MatchField {
+    fn from(found: &Match) -> Self {
+        Self {
+            id: found.entry.id.to_string(),
+            prompt: found.entry.text.clone(),
+            response: response(&found.entry.answer),
+            attributes: found.entry.attributes.clone(),
+            similarity: found.similarity.get(),
+            probability: found.probability.map(Probability::get),
+            search_strategy: found.tier,
+            age_ms: found.age_ms,
+            expires_in_ms: found.expires_in_ms,
+        }
+    }
+}
+
+impl From<Nearest> for NearestField {
+    fn from(nearest: Nearest) -> Self {
+        Self { id: nearest.id.to_string(), similarity: nearest.similarity.get(), reason: nearest.reason }
+    }
+}
+
+/// The answer as it was given: a string, or the provider's object.
+pub(super) fn response(answer: &Answer) -> Value {
+    match answer.kind {
+        AnswerKind::Text => Value::String(answer.body.clone()),
+        AnswerKind::ChatCompletion => {
+            serde_json::from_str(&answer.body).unwrap_or_else(|_| Value::String(answer.body.clone()))
+        }
+    }
+}
+
+/// Counts by word.
+pub(super) fn counts<W: Copy>(counts: &[(W, u64)], word: impl Fn(W) -> &'static str) -> BTreeMap<&'static str, u64> {
+    counts.iter().map(|(w, count)| (word(*w), *count)).collect()
+}
+
+/// Most matches that one search returns.
+const LIMIT_MAX: usize = 100;
+
+/// Searches of a batch that run at a time; fewer than the embedder's queue holds.
+const IN_FLIGHT: usize = 16;

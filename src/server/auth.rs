@@ -1,0 +1,146 @@
+//! Whose call is this? Decided before anything is looked up.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, HOST};
+use http::{HeaderMap, StatusCode};
+
+use super::App;
+use super::error::ApiError;
+use crate::config::Tenancy;
+use crate::decision::Tenant;
+use crate::wire::problem::Problem;
+
+/// A random key of this installation, kept in its data folder.
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// For an installation without a data folder: other names after every start.
+    pub fn random() -> Self {
+        let mut bytes = [0; 32];
+        let file = std::fs::File::open("/dev/urandom");
+        let read = file.and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+        if read.is_err() {
+            bytes.iter_mut().for_each(|byte| *byte = fastrand::u8(..));
+        }
+        Self(bytes)
+    }
+
+    /// The folder's secret, made at the first call. Only its owner can read the file.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or is not 32 bytes long.
+    pub fn open(folder: &Path) -> Result<Self, SecretError> {
+        let path = folder.join("secret");
+        let failed = |source| SecretError::Io { path: path.clone(), source };
+        match std::fs::read(&path) {
+            Ok(bytes) => bytes.try_into().map(Self).map_err(|_| SecretError::Damaged { path }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let secret = Self::random();
+                write_private(&path, &secret.0).map_err(failed)?;
+                Ok(secret)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The tenant of a provider key: a keyed hash of it.
+    fn tenant(&self, provider_key: &[u8]) -> Tenant {
+        let hash = blake3::keyed_hash(&self.0, provider_key).to_hex();
+        Tenant::new(format!("key-{}", &hash[..32]))
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("secret file {}: {source}", path.display())]
+    Io { path: std::path::PathBuf, source: std::io::Error },
+    #[error("secret file {} is damaged: it must be 32 bytes long", path.display())]
+    Damaged { path: std::path::PathBuf },
+}
+
+/// Puts the caller's tenant into the request's extensions, or none where there is nobody to keep entries for.
+pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    if let Err(problem) = check_host(&request) {
+        return ApiError::from(problem).into_response();
+    }
+    let local = request.extensions().get::<ConnectInfo<SocketAddr>>().is_some_and(|peer| peer.0.ip().is_loopback());
+    match tenant_of(&app, request.headers(), local) {
+        Ok(tenant) => {
+            if let Some(tenant) = tenant {
+                request.extensions_mut().insert(tenant);
+            }
+            next.run(request).await
+        }
+        Err(problem) => ApiError::from(problem).into_response(),
+    }
+}
+
+fn tenant_of(app: &App, headers: &HeaderMap, local: bool) -> Result<Option<Tenant>, Problem> {
+    let key_name = http::HeaderName::from_static("x-api-key");
+    for name in [AUTHORIZATION, key_name.clone()] {
+        if headers.get_all(&name).iter().count() > 1 {
+            return Err(Problem::invalid(name.as_str(), format!("{name}: must be given once at most")));
+        }
+    }
+    if app.tenancy == Tenancy::Single {
+        return Ok(Some(Tenant::new("single")));
+    }
+    let key = headers.get(AUTHORIZATION).or_else(|| headers.get(key_name)).map(|key| key.as_bytes());
+    let key = key.map(|key| key.strip_prefix(b"Bearer ").unwrap_or(key)).filter(|key| !key.is_empty());
+    Ok(match key {
+        Some(key) => Some(app.secret.tenant(key)),
+        None if local => Some(Tenant::new("local")),
+        None => None,
+    })
+}
+
+/// A listener that only this machine reaches is reached by web pages too, under names of their own (DNS rebinding).
+fn check_host(request: &Request) -> Result<(), Problem> {
+    let OnLoopback(true) = request.extensions().get().copied().unwrap_or(OnLoopback(false)) else { return Ok(()) };
+    let host = request.uri().authority().map(|a| a.as_str()).or_else(|| request.headers().get(HOST)?.to_str().ok());
+    let Some(host) = host else { return Ok(()) };
+    let name = host
+        .rsplit_once(':')
+        .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
+    let loopback = name.eq_ignore_ascii_case("localhost")
+        || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if loopback {
+        return Ok(());
+    }
+    let message = format!("host: {host:?} is not a name of this machine; this listener is for local callers only");
+    Err(Problem { param: Some("host".into()), ..Problem::new(StatusCode::FORBIDDEN, "foreign_host", message) })
+}
+
+/// Says, in a request's extensions, whether its listener is bound to a loopback address.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OnLoopback(pub(super) bool);
+
+/// The caller's tenant, for handlers that need one.
+pub(super) struct Caller(pub(super) Tenant);
+
+impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Tenant>().cloned().map(Self).ok_or(ApiError::NoTenant)
+    }
+}

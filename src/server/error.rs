@@ -1,0 +1,70 @@
+//! Every status code that the cache API answers with. The client reads the outer message, the log the inner one.
+
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+
+use crate::layer::problem_response;
+use crate::store::StoreError;
+use crate::wire::problem::Problem;
+
+/// Why a call through the cache API failed.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    Problem(Problem),
+    Store(StoreError),
+    UnknownEntry(String),
+    NoTenant,
+}
+
+impl ApiError {
+    /// What the client is told.
+    pub(crate) fn problem(self) -> Problem {
+        match self {
+            Self::Problem(problem) => problem,
+            Self::Store(StoreError::Full) => Problem::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "storage_full",
+                "the disk is full; lookups go on, inserts do not",
+            ),
+            Self::Store(StoreError::Unavailable(cause)) => {
+                tracing::error!(cause, "the store failed");
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store_down", "the store is not available")
+            }
+            Self::UnknownEntry(id) => {
+                Problem::new(StatusCode::NOT_FOUND, "unknown_entry", format!("no entry {id:?} in this cache"))
+            }
+            Self::NoTenant => {
+                let message = "a call from another machine needs an Authorization or x-api-key header";
+                Problem::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        problem_response(&self.problem()).map(axum::body::Body::new)
+    }
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+pub(crate) async fn unknown_path(request: Request) -> ApiError {
+    Problem::new(StatusCode::NOT_FOUND, "unknown_path", format!("unknown path {:?}", request.uri().path())).into()
+}
+
+pub(crate) async fn method_not_allowed(request: Request) -> ApiError {
+    let message = format!("{} is not allowed on {:?}", request.method(), request.uri().path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).into()
+}

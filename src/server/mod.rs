@@ -1,0 +1,72 @@
+//! The edges in: the data plane (provider paths, cache API, health) and the admin plane (metrics, OpenAPI).
+
+mod admin;
+mod api;
+mod auth;
+mod error;
+mod health;
+mod idempotency;
+mod proxy;
+mod run;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
+use prometheus_client::registry::Registry;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::Cache;
+use crate::config::Tenancy;
+use crate::layer::LayerSettings;
+use crate::upstream::Upstream;
+
+pub use self::auth::{Secret, SecretError};
+pub use self::idempotency::IdempotencyKeys;
+pub use self::run::{ServeError, serve};
+
+/// What the handlers share.
+pub struct App {
+    pub cache: Arc<Cache>,
+    pub registry: Registry,
+    pub layer: LayerSettings,
+    pub upstream: Upstream,
+    /// Longest that a search through the cache API waits for its embedding.
+    pub api_patience: Duration,
+    pub tenancy: Tenancy,
+    /// Keys tenant names, so that a name does not give away a provider key.
+    pub secret: Secret,
+    /// What embeds, for people to read.
+    pub embedder: String,
+    /// Parts that do not work.
+    pub degraded: BTreeSet<&'static str>,
+    /// Work that goes on after its request was answered.
+    pub tasks: TaskTracker,
+    pub idempotency: IdempotencyKeys,
+}
+
+/// Everything that the data listener serves.
+pub fn data_plane(app: &Arc<App>) -> Router {
+    let proxy = proxy::service(app);
+    let guarded = api::routes()
+        .fallback(move |request: Request| proxy::forward(proxy.clone(), request))
+        .layer(from_fn_with_state(Arc::clone(app), auth::identify));
+    Router::new()
+        .merge(health::routes())
+        .merge(guarded)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .with_state(Arc::clone(app))
+}
+
+/// Everything that the admin listener serves.
+pub fn admin_plane(app: &Arc<App>) -> Router {
+    Router::new()
+        .merge(health::routes())
+        .merge(admin::routes())
+        .fallback(error::unknown_path)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .with_state(Arc::clone(app))
+}

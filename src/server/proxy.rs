@@ -1,0 +1,65 @@
+//! Provider paths: the cache layer around the HTTP client.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{App, error};
+use crate::layer::{CacheLayer, CacheService};
+use crate::upstream::Upstream;
+
+pub(super) fn service(app: &Arc<App>) -> CacheService<Upstream> {
+    CacheLayer::new(Arc::clone(&app.cache), app.layer.clone(), app.tasks.clone()).layer(app.upstream.clone())
+}
+
+/// Sends `/v1/…` through the cache to the upstream; anything else is not found.
+pub(super) async fn forward(mut service: CacheService<Upstream>, request: Request) -> Response {
+    if !is_provider_path(request.uri().path()) {
+        return error::unknown_path(request).await.into_response();
+    }
+    match service.call(request).await {
+        Ok(response) => response.map(axum::body::Body::new),
+        Err(never) => match never {},
+    }
+}
+
+/// A path below `/v1/` that is not the cache API's, spelt without tricks.
+fn is_provider_path(path: &str) -> bool {
+    let plain = path.split('/').skip(1).all(|segment| !segment.is_empty() && !is_dots(segment));
+    path.starts_with("/v1/") && path != "/v1/caches" && !path.starts_with("/v1/caches/") && plain
+}
+
+/// `.` and `..`, percent-encoded or not.
+fn is_dots(segment: &str) -> bool {
+    let decoded = segment.replace("%2e", ".").replace("%2E", ".");
+    decoded == "." || decoded == ".."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        fn check(path: &str, forwarded: bool) {
+            assert_eq!(is_provider_path(path), forwarded, "{path}");
+        }
+        check("/v1/chat/completions", true);
+        check("/v1/models", true);
+        check("/v1/files/file-1.jsonl/content", true);
+        check("/v1/caches", false);
+        check("/v1/caches/x/unknown", false);
+        check("/v1/cachesx", true);
+        check("/v1/", false);
+        check("/v1", false);
+        check("//v1/chat", false);
+        check("/v1//models", false);
+        check("/v1/../admin", false);
+        check("/v1/%2e%2E/admin", false);
+        check("/v2/models", false);
+        check("/", false);
+    }
+}

@@ -1,0 +1,108 @@
+//! Listening, serving, and stopping without cutting anybody off.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use tokio::net::TcpListener;
+
+use super::auth::OnLoopback;
+use super::{App, admin_plane, data_plane};
+use crate::config::ServeConfig;
+
+/// Why the server did not start, or broke.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("{key}: cannot listen on {address}: {source}")]
+    Listen { key: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error(
+        "{key}: {address} can be reached from other machines, and no keys are configured; \
+         listen on 127.0.0.1, or start with --insecure if a network you trust is all around"
+    )]
+    Exposed { key: &'static str, address: SocketAddr },
+    #[error("the server broke: {0}")]
+    Broken(#[source] std::io::Error),
+}
+
+/// Serves until `stop` is done, then finishes what is on its way, for `config.drain` at most.
+///
+/// `started` is called with the addresses once both listeners are open.
+///
+/// # Errors
+/// A listener cannot be opened, would be open to other machines without keys, or breaks.
+pub async fn serve(
+    app: Arc<App>,
+    config: &ServeConfig,
+    started: impl FnOnce(SocketAddr, SocketAddr),
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let data = listen("serve.listen", config.listen, config.insecure).await?;
+    let admin = listen("serve.admin_listen", config.admin_listen, config.insecure).await?;
+    let bound = |listener: &TcpListener| listener.local_addr().map_err(ServeError::Broken);
+    let (data_address, admin_address) = (bound(&data)?, bound(&admin)?);
+    started(data_address, admin_address);
+
+    let (stopping, stopped) = tokio::sync::watch::channel(false);
+    let stop_signal = tokio::spawn(async move {
+        stop.await;
+        stopping.send_replace(true);
+    });
+    let data = run(data, data_plane(&app), data_address, stopped.clone());
+    let admin = run(admin, admin_plane(&app), admin_address, stopped.clone());
+    let served = async { tokio::try_join!(data, admin).map(|_| ()) };
+    let drained = async {
+        let mut stopped = stopped;
+        // The sender lives in a task that ends only after sending.
+        if stopped.wait_for(|stopped| *stopped).await.is_ok() {
+            tracing::info!("stopping: no new connections, finishing what is on its way");
+        }
+        tokio::time::sleep(config.drain).await;
+    };
+    let result = tokio::select! {
+        result = served => result,
+        () = drained => {
+            tracing::warn!(drain_s = config.drain.as_secs(), "cut off what was still on its way");
+            Ok(())
+        }
+    };
+    stop_signal.abort();
+    // Answers that were sent are stored before the process goes.
+    app.tasks.close();
+    if tokio::time::timeout(STORE_TIME, app.tasks.wait()).await.is_err() {
+        tracing::warn!("some answers were sent but not stored");
+    }
+    result.map_err(ServeError::Broken)
+}
+
+async fn listen(key: &'static str, address: SocketAddr, insecure: bool) -> Result<TcpListener, ServeError> {
+    if !address.ip().is_loopback() && !insecure {
+        return Err(ServeError::Exposed { key, address });
+    }
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
+}
+
+async fn run(
+    listener: TcpListener,
+    routes: Router,
+    address: SocketAddr,
+    mut stopped: tokio::sync::watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let routes = routes.layer(Extension(OnLoopback(address.ip().is_loopback())));
+    let service = routes.into_make_service_with_connect_info::<SocketAddr>();
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        // Without this, small answers wait for the client's delayed acknowledgement.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "could not set TCP_NODELAY");
+        }
+    });
+    let until = async move {
+        if stopped.wait_for(|stopped| *stopped).await.is_err() {
+            tracing::debug!("the stop signal's sender is gone");
+        }
+    };
+    axum::serve(listener, service).with_graceful_shutdown(until).await
+}
+
+/// Longest wait, at the end, for answers to be stored.
+const STORE_TIME: Duration = Duration::from_secs(10);

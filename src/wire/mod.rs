@@ -1,0 +1,7 @@
+//! Providers' JSON and event streams to and from the decision types. Pure: bytes and values in, values out.
+
+pub mod chat;
+pub mod controls;
+pub mod json;
+pub mod problem;
+pub mod sse;

@@ -1,0 +1,62 @@
+//! A refusal in OpenAI's error shape: `{"error": {"message", "type", "param", "code"}}`.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::controls::InvalidControl;
+
+/// Why a request was not served, for the client to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub status: StatusCode,
+    /// Names the field and the value where there is one.
+    pub message: String,
+    /// The field or header at fault.
+    pub param: Option<String>,
+    /// A word for programs.
+    pub code: &'static str,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), param: None, code }
+    }
+
+    /// A field with a value that it cannot have.
+    pub fn invalid(param: &str, message: impl Into<String>) -> Self {
+        Self { param: Some(param.to_owned()), ..Self::new(StatusCode::BAD_REQUEST, "invalid_value", message) }
+    }
+
+    /// A body that is not JSON, or not JSON that every parser reads alike.
+    pub fn not_json(error: &serde_json::Error) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is not valid JSON: {error}"))
+    }
+
+    pub fn too_large(limit_bytes: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            format!("the body is larger than {limit_bytes} bytes"),
+        )
+    }
+
+    pub fn to_json(&self) -> Value {
+        json!({"error": {"message": self.message, "type": self.kind(), "param": self.param, "code": self.code}})
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.status {
+            StatusCode::UNAUTHORIZED => "authentication_error",
+            StatusCode::FORBIDDEN => "permission_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "api_error",
+            _ => "invalid_request_error",
+        }
+    }
+}
+
+impl From<InvalidControl> for Problem {
+    fn from(error: InvalidControl) -> Self {
+        Self::invalid(&error.name, error.to_string())
+    }
+}
