@@ -5,9 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
+
+use crate::wire::problem::Problem;
 
 /// Any error of a body.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -47,4 +51,12 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         self.0.size_hint()
     }
+}
+
+/// The problem as a response.
+pub(crate) fn problem_response(problem: &Problem) -> Response<Body> {
+    let mut response = Response::new(Body::from(problem.to_json().to_string()));
+    *response.status_mut() = problem.status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }

@@ -14,6 +14,7 @@ use toml::{Table, Value};
 
 use crate::cache::CacheSettings;
 use crate::decision::{CacheName, Policy};
+use crate::server::{ServeSettings, Tenancy};
 use crate::store::{Durability, StoreSettings};
 use crate::upstream::UpstreamSettings;
 use crate::wire::controls;
@@ -23,31 +24,13 @@ use crate::wire::controls;
 pub struct Config {
     pub data_dir: PathBuf,
     pub tenancy: Tenancy,
-    pub serve: ServeConfig,
+    pub serve: ServeSettings,
     pub upstream: UpstreamSettings,
     pub store: StoreSettings,
     pub embed: EmbedConfig,
     pub cache: CacheSettings,
     pub answer_bytes_max: usize,
     pub temperature_max: Option<f64>,
-}
-
-/// Who shares entries with whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tenancy {
-    PerKey,
-    Single,
-}
-
-/// The listeners and their limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServeConfig {
-    pub listen: SocketAddr,
-    pub admin_listen: SocketAddr,
-    pub insecure: bool,
-    pub strict: bool,
-    pub body_bytes_max: usize,
-    pub drain: Duration,
 }
 
 /// How texts become vectors.
@@ -117,7 +100,7 @@ impl Config {
         let data_dir = from.text("data_dir").map_or(default_data_dir, PathBuf::from);
         Self {
             tenancy: from.word("tenancy", &[("per-key", Tenancy::PerKey), ("single", Tenancy::Single)]),
-            serve: ServeConfig {
+            serve: ServeSettings {
                 listen: from.address("serve.listen", 8080),
                 admin_listen: from.address("serve.admin_listen", 8081),
                 insecure: from.flag("serve.insecure"),
@@ -343,9 +326,7 @@ mod tests {
         let uncommented: String = shipped
             .lines()
             .map(|line| match line.strip_prefix("# ") {
-                Some(setting) if setting.contains(" = ") && !setting.contains(". ") || setting.starts_with('[') => {
-                    setting
-                }
+                Some(setting) if is_setting(setting) => setting,
                 _ => line,
             })
             .flat_map(|line| [line, "\n"])
@@ -356,6 +337,11 @@ mod tests {
         assert_eq!(all.embed.model, EmbedModel::External { dimensions: 384 });
         assert_eq!(all.temperature_max, Some(1.0));
         assert_eq!(all.cache.policies.len(), 1);
+    }
+
+    fn is_setting(comment: &str) -> bool {
+        let is_key = |key: &str| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        comment.starts_with('[') || comment.split_once(" = ").is_some_and(|(key, _)| is_key(key))
     }
 
     #[test]

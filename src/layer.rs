@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::body::{Body, BoxError};
+use crate::body::{Body, BoxError, problem_response};
 use crate::cache::{Cache, Lookup, Match, Miss, Query};
 use crate::decision::{Attributes, Outcome, Prompt, Reason, Tenant};
 use crate::record::{Keep, Recorded};
@@ -329,14 +329,6 @@ fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
-}
-
-/// The problem as a response.
-pub(crate) fn problem_response(problem: &Problem) -> Response<Body> {
-    let mut response = Response::new(Body::from(problem.to_json().to_string()));
-    *response.status_mut() = problem.status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 /// The path whose answers are cached.

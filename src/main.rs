@@ -6,7 +6,15 @@ use clap::Parser;
 use nearhit::cli::{Cli, run};
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version come this way too; they go to stdout and end well.
+        Err(answer) => {
+            let shown = answer.print();
+            return ExitCode::from(if answer.use_stderr() || shown.is_err() { USAGE } else { 0 });
+        }
+    };
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("nearhit: {failure}");
@@ -14,3 +22,6 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// EX_USAGE of sysexits(3): the command was used wrongly.
+const USAGE: u8 = 64;

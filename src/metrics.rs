@@ -7,9 +7,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Unit;
 
 use crate::decision::{Outcome, Reason, Tier};
+
+/// Where metrics are registered, and read from.
+pub use prometheus_client::registry::Registry;
 
 /// The counters of one process.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
@@ -23,7 +24,7 @@ pub(super) struct ServerArgs {
     #[arg(long, env = "NEARHIT_KEY", hide_env_values = true)]
     key: Option<String>,
     /// Print the server's JSON instead of text.
-    #[arg(long)]
+    #[arg(long, env = "NEARHIT_JSON", value_parser = FalseyValueParser::new())]
     pub(super) json: bool,
 }
 
@@ -31,7 +32,7 @@ pub(super) struct ServerArgs {
 #[derive(Debug, Args)]
 pub(super) struct CacheArg {
     /// Which cache.
-    #[arg(long, default_value = "default")]
+    #[arg(long, env = "NEARHIT_CACHE", default_value = "default")]
     pub(super) cache: String,
 }
 

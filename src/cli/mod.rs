@@ -91,7 +91,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             #[cfg(feature = "candle")]
             Command::Model(args) => model::run(&args),
             #[cfg(all(feature = "candle", feature = "local"))]
-            Command::Eval(args) => eval::run(&args).await.map_err(|error| Failure::data(format!("{error:#}"))),
+            Command::Eval(args) => eval::run(&args)
+                .await
+                .map_err(|error| error.downcast::<Failure>().unwrap_or_else(|error| Failure::os(format!("{error:#}")))),
         }
     })
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 
 use super::Failure;
 use crate::config::{Config, Override};
@@ -29,10 +30,10 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "NEARHIT_ANTHROPIC_UPSTREAM", value_name = "URL")]
     anthropic_upstream: Option<String>,
     /// Listen on addresses other than this machine's own without keys.
-    #[arg(long, env = "NEARHIT_INSECURE")]
+    #[arg(long, env = "NEARHIT_INSECURE", value_parser = FalseyValueParser::new())]
     insecure: bool,
     /// Refuse to start in a degraded state.
-    #[arg(long, env = "NEARHIT_STRICT")]
+    #[arg(long, env = "NEARHIT_STRICT", value_parser = FalseyValueParser::new())]
     strict: bool,
 }
 

@@ -52,6 +52,23 @@ pub struct Scope {
     pub attributes: Attributes,
 }
 
+impl Scope {
+    /// Of a prompt without a provider request around it, a context or attributes.
+    pub fn bare(tenant: Tenant, cache: CacheName) -> Self {
+        Self {
+            tenant,
+            cache,
+            surface: Surface::Text,
+            upstream: String::new(),
+            model: String::new(),
+            turns: Vec::new(),
+            parameters: BTreeMap::new(),
+            headers: BTreeMap::new(),
+            attributes: Attributes::new(),
+        }
+    }
+}
+
 /// Which kind of caller a prompt came from: one kind never serves the other, for their answers differ in shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {

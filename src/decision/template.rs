@@ -109,21 +109,11 @@ fn stands_alone(text: &str, at: usize, value: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::prompt::{CacheName, Scope, Surface, Tenant};
+    use super::super::prompt::{CacheName, Scope, Tenant};
     use super::*;
 
     fn prompt(text: &str, vars: &[(&str, &str)]) -> Prompt {
-        let scope = Scope {
-            tenant: Tenant::new("t"),
-            cache: CacheName::default(),
-            surface: Surface::Text,
-            upstream: String::new(),
-            model: String::new(),
-            turns: Vec::new(),
-            parameters: Default::default(),
-            headers: Default::default(),
-            attributes: Default::default(),
-        };
+        let scope = Scope::bare(Tenant::new("t"), CacheName::default());
         Prompt::new(scope, text, vars.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
     }
 

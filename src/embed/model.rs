@@ -40,6 +40,7 @@ pub struct KnownModel {
 
 impl Manifest {
     /// The manifest that this binary was built with.
+    #[expect(clippy::expect_used, reason = "the file is part of the binary, and a test reads it")]
     pub fn built_in() -> Self {
         toml::from_str(include_str!("../../models/manifest.toml")).expect("models/manifest.toml is checked by a test")
     }

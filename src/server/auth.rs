@@ -12,9 +12,17 @@ use http::{HeaderMap, StatusCode};
 
 use super::App;
 use super::error::ApiError;
-use crate::config::Tenancy;
 use crate::decision::Tenant;
 use crate::wire::problem::Problem;
+
+/// Who shares entries with whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tenancy {
+    /// Whoever calls with one provider key.
+    PerKey,
+    /// All callers.
+    Single,
+}
 
 /// A random key of this installation, kept in its data folder.
 pub struct Secret([u8; 32]);

@@ -4,7 +4,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
-use crate::layer::problem_response;
+use crate::body::problem_response;
 use crate::store::StoreError;
 use crate::wire::problem::Problem;
 

@@ -20,13 +20,12 @@ use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
-use crate::config::Tenancy;
 use crate::layer::LayerSettings;
 use crate::upstream::Upstream;
 
-pub use self::auth::{Secret, SecretError};
+pub use self::auth::{Secret, SecretError, Tenancy};
 pub use self::idempotency::IdempotencyKeys;
-pub use self::run::{ServeError, serve};
+pub use self::run::{ServeError, ServeSettings, serve};
 
 /// What the handlers share.
 pub struct App {

@@ -9,7 +9,21 @@ use tokio::net::TcpListener;
 
 use super::auth::OnLoopback;
 use super::{App, admin_plane, data_plane};
-use crate::config::ServeConfig;
+
+/// The listeners and their limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeSettings {
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    /// Listen on addresses that other machines reach, without any keys.
+    pub insecure: bool,
+    /// Refuse to start in a degraded state.
+    pub strict: bool,
+    /// Largest request body.
+    pub body_bytes_max: usize,
+    /// Longest wait, at the end, for answers on their way.
+    pub drain: Duration,
+}
 
 /// Why the server did not start, or broke.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +39,7 @@ pub enum ServeError {
     Broken(#[source] std::io::Error),
 }
 
-/// Serves until `stop` is done, then finishes what is on its way, for `config.drain` at most.
+/// Serves until `stop` is done, then finishes what is on its way, for `settings.drain` at most.
 ///
 /// `started` is called with the addresses once both listeners are open.
 ///
@@ -33,12 +47,12 @@ pub enum ServeError {
 /// A listener cannot be opened, would be open to other machines without keys, or breaks.
 pub async fn serve(
     app: Arc<App>,
-    config: &ServeConfig,
+    settings: &ServeSettings,
     started: impl FnOnce(SocketAddr, SocketAddr),
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let data = listen("serve.listen", config.listen, config.insecure).await?;
-    let admin = listen("serve.admin_listen", config.admin_listen, config.insecure).await?;
+    let data = listen("serve.listen", settings.listen, settings.insecure).await?;
+    let admin = listen("serve.admin_listen", settings.admin_listen, settings.insecure).await?;
     let bound = |listener: &TcpListener| listener.local_addr().map_err(ServeError::Broken);
     let (data_address, admin_address) = (bound(&data)?, bound(&admin)?);
     started(data_address, admin_address);
@@ -57,12 +71,12 @@ pub async fn serve(
         if stopped.wait_for(|stopped| *stopped).await.is_ok() {
             tracing::info!("stopping: no new connections, finishing what is on its way");
         }
-        tokio::time::sleep(config.drain).await;
+        tokio::time::sleep(settings.drain).await;
     };
     let result = tokio::select! {
         result = served => result,
         () = drained => {
-            tracing::warn!(drain_s = config.drain.as_secs(), "cut off what was still on its way");
+            tracing::warn!(drain_s = settings.drain.as_secs(), "cut off what was still on its way");
             Ok(())
         }
     };

@@ -1,7 +1,8 @@
 //! Where entries are kept and found, as a seam.
 
 #[cfg(any(test, feature = "local"))]
-pub mod conformance;
+#[cfg(test)]
+mod conformance;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod memory;

@@ -21,8 +21,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
-use crate::body::Body;
-use crate::layer::problem_response;
+use crate::body::{Body, problem_response};
 use crate::wire::problem::Problem;
 
 /// Where requests go.

@@ -239,14 +239,9 @@ impl Completion {
     /// A completion that says `text`, for an answer that came without a provider's object around it.
     pub fn saying(text: &str, model: &str) -> Self {
         let message = json!({"role": "assistant", "content": text});
-        let body = json!({
-            "object": "chat.completion", "model": model,
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        });
-        match body {
-            Value::Object(body) => Self(body),
-            _ => unreachable!("json! of braces makes an object"),
-        }
+        let choices = json!([{"index": 0, "message": message, "finish_reason": "stop"}]);
+        let fields = [("object", json!("chat.completion")), ("model", json!(model)), ("choices", choices)];
+        Self(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
     /// From a stored answer.

@@ -14,50 +14,54 @@ use crate::embed::model::BUNDLED_MODEL;
 /// Measure what the cache would serve of a dataset, and how much of that wrongly.
 #[derive(Debug, Clone, clap::Args)]
 pub struct EvalArgs {
-    /// What a line of the dataset is
+    /// What a line of the dataset is.
     #[arg(value_enum)]
     pub(super) shape: Shape,
 
-    /// The dataset: one JSON object a line; `.gz` and `.zst` too
+    /// The dataset: one JSON object a line; `.gz` and `.zst` too.
     pub(super) file: PathBuf,
 
-    /// Print one JSON object instead of tables
+    /// Print one JSON object instead of tables.
     #[arg(long, env = "NEARHIT_JSON", value_parser = FalseyValueParser::new())]
     pub(super) json: bool,
 
-    /// Budget to measure the service at: most wrong hits / requests, 0..1; repeatable
+    /// Budget to measure the service at: most wrong hits / requests, 0..1; repeatable.
     #[arg(long, env = "NEARHIT_MAX_ERROR", value_name = "X", value_parser = share, value_delimiter = ',', default_value = "0.01")]
     pub(super) max_error: Vec<f64>,
 
-    /// What the service may learn from on a stream: none, misses, or audit:P (P = share of hits audited)
+    /// What the service may learn from on a stream: none, misses, or audit:P (P = share of hits audited).
     #[arg(long, env = "NEARHIT_LABELS", default_value = "none")]
     pub(super) labels: Labels,
 
-    /// Repeat the service in this many orders; the first is the file's, the others are shuffled
+    /// Repeat the service in this many orders; the first is the file's, the others are shuffled.
     #[arg(long, env = "NEARHIT_ORDERS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) orders: u32,
 
-    /// Use the first N rows only
+    /// Use the first N rows only.
     #[arg(long, env = "NEARHIT_LIMIT", value_name = "N")]
     pub(super) limit: Option<usize>,
 
-    /// Write what became of each row to this file, one JSON object a line
+    /// Write what became of each row to this file, one JSON object a line.
     #[arg(long, env = "NEARHIT_ROWS", value_name = "FILE")]
     pub(super) rows: Option<PathBuf>,
 
-    /// Least similarity of a semantic hit, -1..1
+    /// Least similarity of a semantic hit, -1..1.
     #[arg(long, env = "NEARHIT_THRESHOLD", value_name = "X", default_value_t = 0.90, value_parser = cosine, allow_negative_numbers = true)]
     pub(super) threshold: f32,
 
-    /// Embedding model: a bundled one's name, or a folder
+    /// Embedding model: the name of a bundled or fetched one, or a folder.
     #[arg(long, env = "NEARHIT_MODEL", value_name = "NAME_OR_DIR", default_value = BUNDLED_MODEL)]
     pub(super) model: String,
 
-    /// Texts embedded at a time; as many as there are cores if not given
+    /// Where fetched models are kept [default: models in the data folder].
+    #[arg(long, env = "NEARHIT_MODELS_DIR", value_name = "DIR")]
+    pub(super) models_dir: Option<PathBuf>,
+
+    /// Texts embedded at a time; as many as there are cores if not given.
     #[arg(long, env = "NEARHIT_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) workers: Option<u16>,
 
-    /// Seed of the shuffled orders
+    /// Seed of the shuffled orders.
     #[arg(long, env = "NEARHIT_SEED", value_name = "N", default_value_t = 1)]
     pub(super) seed: u64,
 }
@@ -68,7 +72,7 @@ pub struct EvalArgs {
 pub(super) enum Shape {
     /// Two texts: may the second be answered with the first one's answer?
     Pairs,
-    /// One text of many, in arrival order
+    /// One text of many, in arrival order.
     Stream,
     /// Two conversations: may the second be answered with the first one's answer?
     Conversations,

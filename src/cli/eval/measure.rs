@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -16,14 +16,16 @@ use super::progress;
 use super::questions::{Trial, texts};
 use super::replay::{Decision, Mode, Replay};
 use super::report::{Chosen, Config, OrderReport, Report, RowReport};
-use super::rows::{self, Row};
+use super::rows::{self, DatasetError, Row};
+use crate::cli::Failure;
+use crate::cli::settings::read_config;
 use crate::decision::{Policy, Similarity};
 use crate::embed::candle::Hardware;
 use crate::embed::{EmbedSettings, open};
 
 /// Measures as asked; writes the rows file if one is asked for.
 pub(super) async fn measure(args: &EvalArgs) -> anyhow::Result<Report> {
-    let rows = rows::read(&args.file, args.shape, args.limit)?;
+    let rows = rows::read(&args.file, args.shape, args.limit).map_err(failure)?;
     // Opened before the long part, so that a bad path fails at once.
     let rows_file = args.rows.as_deref().map(create).transpose()?;
     let trials = Trial::of_all(&rows);
@@ -75,12 +77,13 @@ impl Order {
 async fn embed(args: &EvalArgs, trials: &[Trial], workers: usize) -> anyhow::Result<MemoEmbedder> {
     let embedder = open(&EmbedSettings {
         model: args.model.clone(),
-        models_folder: Path::new("").to_owned(),
+        models_folder: models_folder(args)?,
         hardware: Hardware::Cpu,
         workers,
         // Never reached: there are as many texts in flight as workers.
         queue_length: 2 * workers,
-    })?;
+    })
+    .map_err(|error| Failure::unavailable(error.to_string()))?;
     let texts = texts(trials);
     let bar = progress::bar("embedding", texts.len())?;
     let memo = MemoEmbedder::embed_all(embedder.as_ref(), texts, workers, &bar).await;
@@ -104,9 +107,23 @@ fn workers(args: &EvalArgs) -> usize {
     args.workers.map_or_else(cores, usize::from)
 }
 
-fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
-    let file = File::create(path).with_context(|| format!("could not create {}", path.display()))?;
+fn models_folder(args: &EvalArgs) -> Result<PathBuf, Failure> {
+    match &args.models_dir {
+        Some(folder) => Ok(folder.clone()),
+        None => Ok(read_config(None, &[])?.data_dir.join("models")),
+    }
+}
+
+fn create(path: &Path) -> Result<BufWriter<File>, Failure> {
+    let file = File::create(path).map_err(|error| Failure::io(format!("{}: {error}", path.display())))?;
     Ok(BufWriter::new(file))
+}
+
+fn failure(error: DatasetError) -> Failure {
+    match error {
+        DatasetError::Unreadable { .. } => Failure::no_input(error.to_string()),
+        DatasetError::Malformed { .. } | DatasetError::Empty { .. } => Failure::data(error.to_string()),
+    }
 }
 
 fn write_rows(

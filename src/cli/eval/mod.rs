@@ -18,15 +18,18 @@ mod table;
 use std::io::Write;
 
 pub use args::EvalArgs;
-pub use rows::DatasetError;
 
 /// Measures, and prints the report to stdout.
 ///
 /// # Errors
-/// The dataset cannot be read or is malformed ([`DatasetError`]), no embedder or store can be opened, or the report
-/// cannot be written.
+/// A [`Failure`](super::Failure) where the dataset cannot be read or is malformed, or there is no such model; anything
+/// else where the store fails, the report cannot be written, or the user interrupts.
 pub async fn run(args: &EvalArgs) -> anyhow::Result<()> {
-    let report = measure::measure(args).await?;
+    // An interrupt drops the measurement, which removes its temporary store.
+    let report = tokio::select! {
+        report = measure::measure(args) => report?,
+        interrupt = tokio::signal::ctrl_c() => return Err(interrupt.map_or_else(Into::into, |()| anyhow::anyhow!("interrupted"))),
+    };
     let text = if args.json { serde_json::to_string(&report)? } else { table::of(&report) };
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", text.trim_end())?;

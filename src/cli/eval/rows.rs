@@ -58,7 +58,7 @@ pub(super) fn read(path: &Path, shape: Shape, limit: Option<usize>) -> Result<Ve
 
 /// Why there is nothing to measure.
 #[derive(Debug, thiserror::Error)]
-pub enum DatasetError {
+pub(super) enum DatasetError {
     #[error("{}: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{}: line {line}: {cause}", path.display())]

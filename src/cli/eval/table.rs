@@ -60,6 +60,9 @@ fn quality(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
 
 fn curve(f: &mut Formatter<'_>, points: &[Point]) -> fmt::Result {
     writeln!(f, "\ncurve (every row stored, the nearest served from a score up)")?;
+    if points.is_empty() {
+        return writeln!(f, "no row has a candidate");
+    }
     writeln!(f, "{:>12}{:>12}{:>12}", "score", "hit rate", "error rate")?;
     let step = points.len().div_ceil(CURVE_LINES).max(1);
     let is_shown = |i: usize| i.is_multiple_of(step) || i + 1 == points.len();

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::super::App;
 use super::super::error::ApiError;
 use crate::decision::{
-    Attributes, CacheName, Embedding, InvalidEmbedding, Origin, Prompt, Reason, Scope, Surface, Tenant, Vars,
+    Attributes, CacheName, Embedding, InvalidEmbedding, Origin, Prompt, Reason, Scope, Tenant, Vars,
 };
 use crate::layer::{check_media, read_body};
 use crate::store::Owner;
@@ -61,7 +61,8 @@ impl Asked {
                 if text.trim().is_empty() {
                     return Err(Problem::invalid("prompt", format!("prompt: must hold text, got {text:?}")));
                 }
-                let scope = bare_scope(tenant, cache, context.as_deref(), attributes);
+                let turns = context.iter().map(|context| Value::String(context.clone())).collect();
+                let scope = Scope { turns, attributes, ..Scope::bare(tenant, cache) };
                 Ok(Ok((Prompt::new(scope, &text, vars), Origin::Prompt { context })))
             }
             (None, Some(body)) => {
@@ -88,21 +89,6 @@ impl Asked {
                 Err(Problem::invalid("prompt", "prompt: is missing (or give a whole provider request as request)"))
             }
         }
-    }
-}
-
-/// The scope of a prompt that came without a provider request.
-pub(crate) fn bare_scope(tenant: Tenant, cache: CacheName, context: Option<&str>, attributes: Attributes) -> Scope {
-    Scope {
-        tenant,
-        cache,
-        surface: Surface::Text,
-        upstream: String::new(),
-        model: String::new(),
-        turns: context.map(|context| Value::String(context.to_owned())).into_iter().collect(),
-        parameters: BTreeMap::new(),
-        headers: Attributes::new(),
-        attributes,
     }
 }
 

@@ -1,6 +1,6 @@
 //! An hnsw_rs graph over unit vectors, with the entry ids of its points.
 //!
-//! hnsw_rs cannot delete: a removed entry's point stays as a way through the graph, and is left out of results.
+//! hnsw_rs cannot delete: a removed entry's point stays as a way through the graph, without a name.
 
 use std::collections::HashMap;
 
@@ -29,17 +29,24 @@ impl Default for Graph {
 }
 
 impl Graph {
-    pub(super) fn insert(&self, id: EntryId, vector: &[f32]) {
+    /// Links the vector in, as a point that no result names yet.
+    pub(super) fn add(&self, vector: &[f32]) -> usize {
         let point = {
             let mut points = self.points.write();
-            let point = points.ids.len();
-            points.ids.push(Some(id));
-            if let Some(old) = points.of.insert(id, point) {
-                points.ids[old] = None;
-            }
-            point
+            points.ids.push(None);
+            points.ids.len() - 1
         };
         self.hnsw.insert((vector, point));
+        point
+    }
+
+    /// From now on results name the point.
+    pub(super) fn name(&self, point: usize, id: EntryId) {
+        let mut points = self.points.write();
+        points.ids[point] = Some(id);
+        if let Some(old) = points.of.insert(id, point) {
+            points.ids[old] = None;
+        }
     }
 
     pub(super) fn remove(&self, id: EntryId) {
@@ -50,12 +57,12 @@ impl Graph {
     }
 
     pub(super) fn nearest(&self, to: &Embedding, k: usize) -> Vec<(EntryId, Similarity)> {
-        let dead = {
+        let nameless = {
             let points = self.points.read();
             points.ids.len() - points.of.len()
         };
-        // Room for removed points among the nearest, bounded so that a search stays a search.
-        let wanted = k + dead.min(EF_SEARCH);
+        // Room for nameless points among the nearest, bounded so that a search stays a search.
+        let wanted = k + nameless.min(EF_SEARCH);
         let neighbours = self.hnsw.search(to.as_slice(), wanted, EF_SEARCH.max(2 * wanted));
         let points = self.points.read();
         let live = neighbours.iter().filter_map(|n| Some((points.ids[n.d_id]?, Similarity::new(1.0 - n.distance))));

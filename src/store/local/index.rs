@@ -2,8 +2,8 @@
 //!
 //! Derived state: it holds ids and vectors, and everything in it can be made again from the rows. A partition is a
 //! flat list, scanned exactly; what outgrows [`FLAT_MAX`] is moved into a graph by a thread of its own, so that
-//! neither an insert nor a search ever waits for graph building. While a vector moves it is in both, and a result
-//! names it once.
+//! neither an insert nor a search ever waits for graph building. A vector is found in the list until its block is in
+//! the graph, and a result names it once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -134,21 +134,18 @@ impl Flat {
 fn build(shelves: &Receiver<Arc<Shelf>>) {
     for shelf in shelves {
         while shelf.flat.read().ids.len() >= FLAT_MAX {
-            let (ids, vectors, dimensions) = {
+            let (vectors, dimensions) = {
                 let flat = shelf.flat.read();
                 let dimensions = flat.dimensions();
-                (flat.ids[..BLOCK].to_vec(), flat.vectors[..BLOCK * dimensions].to_vec(), dimensions)
+                (flat.vectors[..BLOCK * dimensions].to_vec(), dimensions)
             };
             let graph = Arc::clone(shelf.graph.write().get_or_insert_default());
-            for (id, vector) in ids.iter().zip(vectors.chunks_exact(dimensions)) {
-                if let Some(id) = id {
-                    graph.insert(*id, vector);
-                }
-            }
+            let points: Vec<usize> = vectors.chunks_exact(dimensions).map(|vector| graph.add(vector)).collect();
+            // What was removed meanwhile has lost its id here, and never gets one in the graph.
             let mut flat = shelf.flat.write();
-            for (before, now) in ids.iter().zip(&flat.ids) {
-                if let (Some(id), None) = (before, now) {
-                    graph.remove(*id);
+            for (point, id) in points.into_iter().zip(&flat.ids) {
+                if let Some(id) = id {
+                    graph.name(point, *id);
                 }
             }
             flat.ids.drain(..BLOCK);
@@ -200,7 +197,7 @@ mod tests {
     #[test]
     fn flat_and_graph_find_what_an_exact_scan_finds() {
         let index = Index::start().expect("a thread");
-        let count = 3 * FLAT_MAX as u32;
+        let count = FLAT_MAX as u32 + 2 * BLOCK as u32;
         (0..count).for_each(|n| index.insert(partition(), id(n), &vector(n)));
         let gone: Vec<u32> = (0..count).filter(|n| n % 10 == 0).collect();
         gone.iter().for_each(|n| index.remove(partition(), id(*n)));
