@@ -5,12 +5,14 @@
 //! Whose entries are used is said by a [`Tenant`] in the request's extensions; without one nothing is cached.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -21,7 +23,7 @@ use tower_service::Service;
 use crate::body::{Body, BoxError, problem_response};
 use crate::cache::{Cache, Lookup, Match, Miss, Query};
 use crate::decision::{Attributes, Outcome, Prompt, Reason, Tenant};
-use crate::record::{Keep, Recorded};
+use crate::record::Keep;
 use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Completion, OWN_FIELDS, Surroundings};
 use crate::wire::controls::{Controls, OWN_HEADER_PREFIX, header};
 use crate::wire::problem::Problem;
@@ -62,10 +64,10 @@ pub struct CacheLayer {
 }
 
 /// What every call through the layer shares.
-pub(crate) struct Gate {
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) settings: LayerSettings,
-    pub(crate) tasks: TaskTracker,
+struct Gate {
+    cache: Arc<Cache>,
+    settings: LayerSettings,
+    tasks: TaskTracker,
 }
 
 impl CacheLayer {
@@ -155,7 +157,7 @@ impl Gate {
                 patience: Some(self.settings.patience),
                 ..Query::new(asked.prompt.clone())
             };
-            match self.cache.lookup(&query).await {
+            match self.lookup(&query).await {
                 Lookup::Hit(matches) if !matches.is_empty() => return Ok(hit_response(&asked.chat, &matches[0])),
                 Lookup::Hit(_) => Miss::because(Reason::NoCandidate),
                 Lookup::Miss(miss) => miss,
@@ -173,8 +175,28 @@ impl Gate {
         let mut response = call(inner, request).await?;
         stamp(response.headers_mut(), Outcome::Miss, miss.reason);
         let Asked { chat, controls, prompt } = asked;
-        let keep = Keep { gate: self, chat, controls, prompt, vector: miss.vector, status: response.status() };
+        let keep = Keep {
+            cache: Arc::clone(&self.cache),
+            tasks: self.tasks.clone(),
+            answer_bytes_max: self.settings.answer_bytes_max,
+            chat,
+            controls,
+            prompt,
+            vector: miss.vector,
+            status: response.status(),
+        };
         Ok(keep.record(response))
+    }
+
+    /// A fault of the cache, even a panic of one of its parts, is a miss.
+    async fn lookup(&self, query: &Query) -> Lookup {
+        match AssertUnwindSafe(self.cache.lookup(query)).catch_unwind().await {
+            Ok(lookup) => lookup,
+            Err(_) => {
+                tracing::error!("a lookup panicked");
+                Lookup::Miss(Miss::because(Reason::StoreDown))
+            }
+        }
     }
 
     /// Sends the request on and the answer back, unrecorded.
@@ -225,22 +247,6 @@ impl Gate {
             temperature_max: self.settings.temperature_max,
         })?;
         Ok(Asked { chat, controls, prompt })
-    }
-}
-
-impl Keep {
-    /// Records the answer while it passes, if it is of a kind that could be kept.
-    fn record(self, response: Response<Body>) -> Response<Body> {
-        let media = response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or_default();
-        let recordable = response.status() == StatusCode::OK && !response.headers().contains_key(CONTENT_ENCODING);
-        match (recordable, media.split(';').next().unwrap_or_default().trim()) {
-            (true, "application/json") => response.map(|body| Body::new(Recorded::json(body, self))),
-            (true, "text/event-stream") => response.map(|body| Body::new(Recorded::stream(body, self))),
-            _ => {
-                self.gate.cache.metrics().dropped(if recordable { "media_type" } else { "status" });
-                response
-            }
-        }
     }
 }
 

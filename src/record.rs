@@ -9,20 +9,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
+use tokio_util::task::TaskTracker;
 
 use crate::body::{Body, BoxError};
-use crate::cache::NewEntry;
+use crate::cache::{Cache, NewEntry};
 use crate::decision::{Admission, Embedding, Origin, Policy, Prompt};
-use crate::layer::Gate;
 use crate::wire::chat::{ChatRequest, Completion};
 use crate::wire::controls::Controls;
 use crate::wire::sse::StreamRecorder;
 
 /// What is needed to store the answer once it is whole.
 pub(crate) struct Keep {
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) cache: Arc<Cache>,
+    /// Runs the storing once the answer is sent.
+    pub(crate) tasks: TaskTracker,
+    /// Largest answer that is kept.
+    pub(crate) answer_bytes_max: usize,
     pub(crate) chat: ChatRequest,
     pub(crate) controls: Controls,
     pub(crate) prompt: Prompt,
@@ -31,7 +36,7 @@ pub(crate) struct Keep {
 }
 
 /// A response body with a recorder beside it.
-pub(crate) struct Recorded {
+struct Recorded {
     body: Body,
     tape: Option<(Tape, Keep)>,
     bytes: usize,
@@ -43,11 +48,11 @@ enum Tape {
 }
 
 impl Recorded {
-    pub(crate) fn json(body: Body, keep: Keep) -> Self {
+    fn json(body: Body, keep: Keep) -> Self {
         Self { body, tape: Some((Tape::Json(Vec::new()), keep)), bytes: 0 }
     }
 
-    pub(crate) fn stream(body: Body, keep: Keep) -> Self {
+    fn stream(body: Body, keep: Keep) -> Self {
         Self { body, tape: Some((Tape::Stream(Box::default()), keep)), bytes: 0 }
     }
 
@@ -56,11 +61,11 @@ impl Recorded {
         self.bytes += data.len();
         // A stream repeats its head in every event: allow it that much more than the answer it amounts to.
         let limit = match tape {
-            Tape::Json(_) => keep.gate.settings.answer_bytes_max,
-            Tape::Stream(_) => keep.gate.settings.answer_bytes_max.saturating_mul(STREAM_OVERHEAD),
+            Tape::Json(_) => keep.answer_bytes_max,
+            Tape::Stream(_) => keep.answer_bytes_max.saturating_mul(STREAM_OVERHEAD),
         };
         if self.bytes > limit {
-            keep.gate.cache.metrics().dropped("too_large");
+            keep.cache.metrics().dropped("too_large");
             self.tape = None;
             return;
         }
@@ -86,7 +91,7 @@ impl Recorded {
             Tape::Json(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(serde_json::Value::Object(body)) => (Completion::unchecked(body), true),
                 _ => {
-                    keep.gate.cache.metrics().dropped("not_json");
+                    keep.cache.metrics().dropped("not_json");
                     return;
                 }
             },
@@ -97,14 +102,28 @@ impl Recorded {
 }
 
 impl Keep {
+    /// Records the answer while it passes, if it is of a kind that could be kept.
+    pub(crate) fn record(self, response: Response<Body>) -> Response<Body> {
+        let media = response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or_default();
+        let recordable = response.status() == StatusCode::OK && !response.headers().contains_key(CONTENT_ENCODING);
+        match (recordable, media.split(';').next().unwrap_or_default().trim()) {
+            (true, "application/json") => response.map(|body| Body::new(Recorded::json(body, self))),
+            (true, "text/event-stream") => response.map(|body| Body::new(Recorded::stream(body, self))),
+            _ => {
+                self.cache.metrics().dropped(if recordable { "media_type" } else { "status" });
+                response
+            }
+        }
+    }
+
     fn store(self, completion: Completion, whole: bool) {
-        let Self { gate, chat, controls, prompt, vector, status } = self;
+        let Self { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status } = self;
         match Policy::admit(&completion.recording(&chat, status.as_u16(), whole)) {
-            Admission::Drop(rule) => gate.cache.metrics().dropped(rule),
+            Admission::Drop(rule) => cache.metrics().dropped(rule),
             Admission::Keep => {
                 let answer = completion.into_answer();
-                if answer.body.len() > gate.settings.answer_bytes_max {
-                    return gate.cache.metrics().dropped("too_large");
+                if answer.body.len() > answer_bytes_max {
+                    return cache.metrics().dropped("too_large");
                 }
                 let new = NewEntry {
                     origin: Origin::Request {
@@ -120,8 +139,7 @@ impl Keep {
                     ttl: controls.ttl,
                     vector,
                 };
-                let cache = Arc::clone(&gate.cache);
-                gate.tasks.spawn(async move {
+                tasks.spawn(async move {
                     match cache.insert(new).await {
                         Ok(_) => cache.metrics().kept(),
                         Err(error) => {
@@ -149,7 +167,7 @@ impl http_body::Body for Recorded {
             }
             Some(Err(_)) => {
                 if let Some((_, keep)) = self.tape.take() {
-                    keep.gate.cache.metrics().dropped("broken_off");
+                    keep.cache.metrics().dropped("broken_off");
                 }
             }
             None => self.end(),

@@ -87,9 +87,6 @@ pub enum SecretError {
 
 /// Puts the caller's tenant into the request's extensions, or none where there is nobody to keep entries for.
 pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    if let Err(problem) = check_host(&request) {
-        return ApiError::from(problem).into_response();
-    }
     let local = request.extensions().get::<ConnectInfo<SocketAddr>>().is_some_and(|peer| peer.0.ip().is_loopback());
     match tenant_of(&app, request.headers(), local) {
         Ok(tenant) => {
@@ -121,26 +118,26 @@ fn tenant_of(app: &App, headers: &HeaderMap, local: bool) -> Result<Option<Tenan
     })
 }
 
-/// A listener that only this machine reaches is reached by web pages too, under names of their own (DNS rebinding).
-fn check_host(request: &Request) -> Result<(), Problem> {
-    let OnLoopback(true) = request.extensions().get().copied().unwrap_or(OnLoopback(false)) else { return Ok(()) };
-    let host = request.uri().authority().map(|a| a.as_str()).or_else(|| request.headers().get(HOST)?.to_str().ok());
-    let Some(host) = host else { return Ok(()) };
-    let name = host
-        .rsplit_once(':')
-        .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
-    let loopback = name.eq_ignore_ascii_case("localhost")
-        || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if loopback {
-        return Ok(());
+/// Refuses names that are not this machine's: a listener that only this machine reaches is reached by web pages too,
+/// under names of their own (DNS rebinding).
+pub(super) async fn local_names_only(request: Request, next: Next) -> Response {
+    let in_uri = request.uri().authority().map(|authority| authority.as_str());
+    let host = in_uri.or_else(|| request.headers().get(HOST)?.to_str().ok());
+    if let Some(host) = host.filter(|host| !is_local_name(host)) {
+        let message = format!("host: {host:?} is not a name of this machine; this listener is for local callers only");
+        let problem = Problem::new(StatusCode::FORBIDDEN, "foreign_host", message);
+        return ApiError::from(Problem { param: Some("host".into()), ..problem }).into_response();
     }
-    let message = format!("host: {host:?} is not a name of this machine; this listener is for local callers only");
-    Err(Problem { param: Some("host".into()), ..Problem::new(StatusCode::FORBIDDEN, "foreign_host", message) })
+    next.run(request).await
 }
 
-/// Says, in a request's extensions, whether its listener is bound to a loopback address.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct OnLoopback(pub(super) bool);
+/// `localhost` or a loopback address, with or without a port.
+fn is_local_name(host: &str) -> bool {
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
+    let name = if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.is_loopback())
+}
 
 /// The caller's tenant, for handlers that need one.
 pub(super) struct Caller(pub(super) Tenant);
@@ -150,5 +147,30 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, ApiError> {
         parts.extensions.get::<Tenant>().cloned().map(Self).ok_or(ApiError::NoTenant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_names() {
+        fn check(host: &str, local: bool) {
+            assert_eq!(is_local_name(host), local, "{host}");
+        }
+        check("localhost", true);
+        check("LocalHost:8080", true);
+        check("127.0.0.1:8080", true);
+        check("127.9.9.9", true);
+        check("[::1]:8080", true);
+        check("[::1]", true);
+        check("example.com", false);
+        check("example.com:8080", false);
+        check("localhost.example.com:8080", false);
+        check("127.0.0.1.example.com", false);
+        check("192.168.0.1:8080", false);
+        check("x/?", false);
+        check("", false);
     }
 }

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
+use axum::Router;
+use axum::middleware::from_fn;
 use tokio::net::TcpListener;
 
-use super::auth::OnLoopback;
-use super::{App, admin_plane, data_plane};
+use super::{App, admin_plane, auth, data_plane};
 
 /// The listeners and their limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ async fn run(
     address: SocketAddr,
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    let routes = routes.layer(Extension(OnLoopback(address.ip().is_loopback())));
+    let routes = if address.ip().is_loopback() { routes.layer(from_fn(auth::local_names_only)) } else { routes };
     let service = routes.into_make_service_with_connect_info::<SocketAddr>();
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         // Without this, small answers wait for the client's delayed acknowledgement.

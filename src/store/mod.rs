@@ -17,7 +17,9 @@ use async_trait::async_trait;
 use crate::decision::{Attributes, CacheName, Candidate, Embedding, Entry, EntryId, Partition, Source, Tenant};
 
 #[cfg(feature = "local")]
-pub use open::{Durability, OpenStoreError, StoreSettings, open};
+pub use local::{Durability, OpenStoreError};
+#[cfg(feature = "local")]
+pub use open::{StoreSettings, open};
 
 /// Keeps entries. Every call may be made concurrently with every other.
 #[async_trait]

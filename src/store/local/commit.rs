@@ -11,11 +11,21 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::Ground;
+use super::ground::Ground;
 use super::rows::encode;
 use crate::decision::{Entry, EntryId};
 use crate::store::StoreError;
-use crate::store::open::Durability;
+
+/// What a store has done before it acknowledges a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Synced to disk, together with whatever else came in within 10 ms.
+    Group,
+    /// Synced to disk by itself.
+    Each,
+    /// Handed to the operating system; synced right afterwards.
+    Async,
+}
 
 /// A change to one row.
 pub(super) enum Change {

@@ -5,34 +5,29 @@
 
 mod commit;
 mod graph;
+mod ground;
 mod index;
 mod rows;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use parking_lot::RwLock;
 
 use self::commit::{Change, Committer};
+use self::ground::Ground;
 use self::index::Index;
 use self::rows::Rows;
-use super::open::{Durability, OpenStoreError};
-use super::{Filter, Owner, Removed, Store, StoreError, Usage, Which, entry_bytes};
+use super::{Filter, Owner, Removed, Store, StoreError, Usage, Which};
 use crate::decision::{Candidate, Embedding, Entry, EntryId, Partition};
+
+pub use self::commit::Durability;
+pub use self::rows::OpenStoreError;
 
 /// The durable store of one process.
 pub struct LocalStore {
     ground: Arc<Ground>,
     committer: Committer,
-}
-
-/// The rows, and what is derived from them. Only the committer changes it once it is open.
-struct Ground {
-    rows: Rows,
-    index: Index,
-    usage: RwLock<HashMap<Owner, Usage>>,
 }
 
 impl LocalStore {
@@ -43,7 +38,7 @@ impl LocalStore {
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, OpenStoreError> {
         let rows = Rows::open(folder)?;
         let index = Index::start().map_err(OpenStoreError::Io)?;
-        let ground = Arc::new(Ground { rows, index, usage: RwLock::default() });
+        let ground = Arc::new(Ground::new(rows, index));
         let (mut entries, mut damaged) = (0u64, 0u64);
         for entry in ground.rows.entries() {
             match entry {
@@ -60,35 +55,6 @@ impl LocalStore {
         tracing::info!(entries, damaged, "opened the store");
         let committer = Committer::start(Arc::clone(&ground), durability).map_err(OpenStoreError::Io)?;
         Ok(Self { ground, committer })
-    }
-}
-
-impl Ground {
-    /// Makes a committed change visible: `old` is gone, `new` is there.
-    fn publish(&self, old: Option<&Entry>, new: Option<&Entry>) {
-        let mut usage = self.usage.write();
-        if let Some(old) = old {
-            let of_owner = usage.entry(Owner::of(old)).or_default();
-            of_owner.entries = of_owner.entries.saturating_sub(1);
-            of_owner.bytes = of_owner.bytes.saturating_sub(entry_bytes(old));
-        }
-        if let Some(new) = new {
-            let of_owner = usage.entry(Owner::of(new)).or_default();
-            of_owner.entries += 1;
-            of_owner.bytes += entry_bytes(new);
-        }
-        drop(usage);
-        let place = |entry: Option<&Entry>| entry.and_then(|entry| entry.place.clone().map(|place| (entry.id, place)));
-        let (old, new) = (place(old), place(new));
-        if old == new {
-            return;
-        }
-        if let Some((id, (partition, _))) = old {
-            self.index.remove(partition, id);
-        }
-        if let Some((id, (partition, embedding))) = new {
-            self.index.insert(partition, id, &embedding);
-        }
     }
 }
 
@@ -145,8 +111,7 @@ impl Store for LocalStore {
     }
 
     fn usage(&self) -> Vec<(Owner, Usage)> {
-        let usage = self.ground.usage.read();
-        usage.iter().filter(|(_, usage)| usage.entries > 0).map(|(owner, usage)| (owner.clone(), *usage)).collect()
+        self.ground.usage()
     }
 }
 

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use crate::decision::{Entry, EntryId};
 use crate::store::StoreError;
-use crate::store::open::OpenStoreError;
 
 pub(super) struct Rows {
     db: sled::Db,
@@ -145,6 +144,19 @@ fn io_error(error: &std::io::Error) -> StoreError {
         std::io::ErrorKind::StorageFull => StoreError::Full,
         _ => StoreError::Unavailable(error.to_string()),
     }
+}
+
+/// Why a store did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    #[error("data folder {} is in use by another process", folder.display())]
+    Locked { folder: PathBuf },
+    #[error("data folder {} holds format {found:?}; this version reads {known:?}", folder.display())]
+    Format { folder: PathBuf, found: String, known: String },
+    #[error("data folder {} is damaged: {cause}", folder.display())]
+    Damaged { folder: PathBuf, cause: String },
+    #[error("data folder: {0}")]
+    Io(#[source] std::io::Error),
 }
 
 const SLED_FOLDER: &str = "store";
