@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -116,6 +116,15 @@ where
     }
 }
 
+/// A chat request that has been read.
+struct Read {
+    /// The bytes to forward.
+    body: Bytes,
+    only_if_cached: bool,
+    /// What it asks, or why that is not for the cache.
+    asked: Result<Asked, Reason>,
+}
+
 /// A chat request that may be served from the cache.
 struct Asked {
     chat: ChatRequest,
@@ -135,7 +144,7 @@ impl Gate {
             strip_own_headers(&mut parts.headers);
             return self.pass(inner, Request::from_parts(parts, Body::new(body)), Reason::NotCacheable).await;
         }
-        let (body, asked) = match self.read(&parts, body).await {
+        let Read { body, only_if_cached, asked } = match self.read(&parts, body).await {
             Ok(read) => read,
             Err(problem) => return Ok(problem_response(&problem)),
         };
@@ -146,6 +155,10 @@ impl Gate {
         };
         let asked = match asked {
             Ok(asked) => asked,
+            Err(reason) if only_if_cached => {
+                self.cache.metrics().bypass(reason);
+                return Ok(not_cached(Outcome::Bypass, reason));
+            }
             Err(reason) => return self.pass(inner, forward(body), reason).await,
         };
         let miss = if asked.controls.refresh {
@@ -163,11 +176,8 @@ impl Gate {
                 Lookup::Miss(miss) => miss,
             }
         };
-        if asked.controls.only_if_cached {
-            let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "only_if_cached", "no answer in the cache");
-            let mut response = problem_response(&problem);
-            stamp(response.headers_mut(), Outcome::Miss, miss.reason);
-            return Ok(response);
+        if only_if_cached {
+            return Ok(not_cached(Outcome::Miss, miss.reason));
         }
         let mut request = forward(body);
         // A compressed answer could not be recorded.
@@ -210,8 +220,7 @@ impl Gate {
         Ok(response)
     }
 
-    /// The bytes to forward, and what they ask or why that is not for the cache.
-    async fn read<B>(&self, parts: &request::Parts, body: B) -> Result<(Bytes, Result<Asked, Reason>), Problem>
+    async fn read<B>(&self, parts: &request::Parts, body: B) -> Result<Read, Problem>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -224,18 +233,22 @@ impl Gate {
         })?;
         let (body_cache, body_own) = (chat.own_field("cache"), chat.own_field("nearhit"));
         let controls = Controls::read(&parts.headers, body_cache, body_own)?;
-        let forwarded = if body_cache.is_some() || body_own.is_some() {
+        let body = if body_cache.is_some() || body_own.is_some() {
             json::without_fields(&bytes, OWN_FIELDS).map_err(|error| Problem::not_json(&error))?.into()
         } else {
             bytes
         };
-        Ok((forwarded, self.asked(parts, chat, controls)))
+        Ok(Read { body, only_if_cached: controls.only_if_cached, asked: self.asked(parts, chat, controls) })
     }
 
     fn asked(&self, parts: &request::Parts, chat: ChatRequest, controls: Controls) -> Result<Asked, Reason> {
         let tenant = parts.extensions.get::<Tenant>().ok_or(Reason::NoTenant)?.clone();
         if controls.no_store {
             return Err(Reason::NoStore);
+        }
+        // A query may change the answer, and nobody knows how.
+        if parts.uri.query().is_some() {
+            return Err(Reason::NotCacheable);
         }
         let prompt = chat.prompt(Surroundings {
             tenant,
@@ -273,14 +286,38 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    match Limited::new(body, limit).collect().await {
+    let mut body = pin!(body);
+    match Limited::new(body.as_mut(), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large(limit)),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body, limit).await;
+            Err(Problem::too_large(limit))
+        }
         Err(error) => Err(Problem::new(
             StatusCode::BAD_REQUEST,
             "body_broken_off",
             format!("the body could not be read: {error}"),
         )),
+    }
+}
+
+/// Reads on and forgets, up to `limit` bytes: most clients send all they have before they listen, and one that is
+/// still sending when the connection closes never learns why.
+async fn discard<B>(mut body: Pin<&mut B>, limit: usize)
+where
+    B: http_body::Body<Data = Bytes>,
+{
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, Bytes::len);
+            if read > limit {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(DISCARD_TIME, reading).await.is_err() {
+        tracing::debug!("a body that is too large came too slowly to be read to its end");
     }
 }
 
@@ -323,8 +360,17 @@ fn hit_response(chat: &ChatRequest, found: &Match) -> Response<Body> {
     response
 }
 
-/// What became of a request that was not served from the cache.
+/// The answer to a client that wants the cache's answer or none.
+fn not_cached(outcome: Outcome, reason: Reason) -> Response<Body> {
+    let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "only_if_cached", "no answer in the cache");
+    let mut response = problem_response(&problem);
+    stamp(response.headers_mut(), outcome, reason);
+    response
+}
+
+/// What became of a request that was not served from the cache. Another nearhit behind this one has no say in it.
 fn stamp(headers: &mut HeaderMap, outcome: Outcome, reason: Reason) {
+    strip_own_headers(headers);
     let status = if outcome == Outcome::Bypass { "BYPASS" } else { "MISS" };
     headers.insert(header::OUTCOME, HeaderValue::from_static(outcome.as_str()));
     headers.insert(header::REASON, HeaderValue::from_static(reason.as_str()));
@@ -336,6 +382,9 @@ fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, value: &str) {
         headers.insert(name, value);
     }
 }
+
+/// Longest time that is spent on reading what is refused.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// The path whose answers are cached.
 const CHAT_PATH: &str = "/v1/chat/completions";

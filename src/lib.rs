@@ -51,6 +51,9 @@
 //! | `light` | `server` and `local`: everything but the embedder | |
 //! | `cuda`, `metal` | candle on that hardware | |
 
+// A failure is an error value. What cannot fail says why, in an `expect` under #[expect(.., reason = "..")].
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unimplemented, clippy::unreachable)]
+
 // In reading order: the rules, the path of one request, the seams and what stands behind them, the edges.
 pub mod decision;
 

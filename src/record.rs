@@ -39,7 +39,6 @@ pub(crate) struct Keep {
 struct Recorded {
     body: Body,
     tape: Option<(Tape, Keep)>,
-    bytes: usize,
 }
 
 enum Tape {
@@ -49,36 +48,30 @@ enum Tape {
 
 impl Recorded {
     fn json(body: Body, keep: Keep) -> Self {
-        Self { body, tape: Some((Tape::Json(Vec::new()), keep)), bytes: 0 }
+        Self { body, tape: Some((Tape::Json(Vec::new()), keep)) }
     }
 
     fn stream(body: Body, keep: Keep) -> Self {
-        Self { body, tape: Some((Tape::Stream(Box::default()), keep)), bytes: 0 }
+        Self { body, tape: Some((Tape::Stream(Box::default()), keep)) }
     }
 
     fn feed(&mut self, data: &[u8]) {
         let Some((tape, keep)) = &mut self.tape else { return };
-        self.bytes += data.len();
-        // A stream repeats its head in every event: allow it that much more than the answer it amounts to.
-        let limit = match tape {
-            Tape::Json(_) => keep.answer_bytes_max,
-            Tape::Stream(_) => keep.answer_bytes_max.saturating_mul(STREAM_OVERHEAD),
+        let (bytes, whole) = match tape {
+            Tape::Json(bytes) => {
+                bytes.extend_from_slice(data);
+                (bytes.len(), false)
+            }
+            Tape::Stream(recorder) => {
+                recorder.feed(data);
+                (recorder.bytes(), recorder.is_done())
+            }
         };
-        if self.bytes > limit {
+        if bytes > keep.answer_bytes_max {
             keep.cache.metrics().dropped("too_large");
             self.tape = None;
             return;
         }
-        let whole = match tape {
-            Tape::Json(bytes) => {
-                bytes.extend_from_slice(data);
-                false
-            }
-            Tape::Stream(recorder) => {
-                recorder.feed(data);
-                recorder.is_done()
-            }
-        };
         if whole || self.body.is_end_stream() {
             self.end();
         }
@@ -104,16 +97,20 @@ impl Recorded {
 impl Keep {
     /// Records the answer while it passes, if it is of a kind that could be kept.
     pub(crate) fn record(self, response: Response<Body>) -> Response<Body> {
-        let media = response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or_default();
-        let recordable = response.status() == StatusCode::OK && !response.headers().contains_key(CONTENT_ENCODING);
-        match (recordable, media.split(';').next().unwrap_or_default().trim()) {
-            (true, "application/json") => response.map(|body| Body::new(Recorded::json(body, self))),
-            (true, "text/event-stream") => response.map(|body| Body::new(Recorded::stream(body, self))),
-            _ => {
-                self.cache.metrics().dropped(if recordable { "media_type" } else { "status" });
-                response
-            }
-        }
+        let headers = response.headers();
+        let media = headers.get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or_default();
+        let encoded = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
+        let rule = match media.split(';').next().unwrap_or_default().trim() {
+            _ if response.status() != StatusCode::OK => "status",
+            _ if encoded => "encoding",
+            // Nobody asks such a body for its end.
+            _ if response.body().is_end_stream() => "empty",
+            "application/json" => return response.map(|body| Body::new(Recorded::json(body, self))),
+            "text/event-stream" => return response.map(|body| Body::new(Recorded::stream(body, self))),
+            _ => "media_type",
+        };
+        self.cache.metrics().dropped(rule);
+        response
     }
 
     fn store(self, completion: Completion, whole: bool) {
@@ -183,6 +180,3 @@ impl http_body::Body for Recorded {
         self.body.size_hint()
     }
 }
-
-/// Bytes of a stream per byte of its answer that are still recorded. A one-word delta comes in some 250 bytes.
-const STREAM_OVERHEAD: usize = 64;

@@ -232,8 +232,9 @@ pub enum InvalidEmbedding {
     ZeroNorm,
 }
 
-/// Dot product over the shorter length. Sixteen running sums, so that the compiler may use whole vector registers.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+/// Dot product over the shorter length; of two unit vectors, their cosine. Sixteen running sums, so that the compiler
+/// may use whole vector registers.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; 16];
     let (a16, b16) = (a.chunks_exact(16), b.chunks_exact(16));
     let tail: f32 = a16.remainder().iter().zip(b16.remainder()).map(|(x, y)| x * y).sum();

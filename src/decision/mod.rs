@@ -12,10 +12,9 @@ mod policy;
 mod prompt;
 mod template;
 
-pub(crate) use entry::dot;
 pub use entry::{
     Answer, AnswerKind, Candidate, Embedding, Entry, EntryId, InvalidEmbedding, Life, Origin, Probability, Similarity,
-    Source, TokenUsage,
+    Source, TokenUsage, dot,
 };
 pub use fingerprint::{Fingerprint, Partition};
 pub use outcome::{Outcome, Reason, Tier};

@@ -13,6 +13,8 @@ pub struct StreamRecorder {
     message: Map<String, Value>,
     finish: Option<Value>,
     usage: Option<Value>,
+    /// Bytes of what was put together so far.
+    kept_bytes: usize,
     broken: bool,
     done: bool,
 }
@@ -27,6 +29,11 @@ impl StreamRecorder {
                 self.line.push(*byte);
             }
         }
+    }
+
+    /// Bytes that the recorder holds, about.
+    pub fn bytes(&self) -> usize {
+        self.kept_bytes + self.line.len() + self.data.len()
     }
 
     /// Whether the stream's own end mark was seen.
@@ -108,12 +115,23 @@ impl StreamRecorder {
             // A second choice cannot be replayed as a whole, so the stream counts as broken.
             self.broken |= choice.get("index").is_some_and(|index| index.as_u64() != Some(0));
             if let Some(Value::Object(delta)) = choice.remove("delta") {
+                self.kept_bytes += delta.values().map(size).sum::<usize>();
                 merge(&mut self.message, delta);
             }
             if let Some(finish) = choice.remove("finish_reason").filter(|finish| !finish.is_null()) {
                 self.finish = Some(finish);
             }
         }
+    }
+}
+
+/// Bytes of a value, about.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + size(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => size_of::<Value>(),
     }
 }
 

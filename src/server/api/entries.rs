@@ -116,13 +116,6 @@ impl DeleteBody {
     }
 }
 
-/// Where a page starts, and how long it is.
-#[derive(Debug, Deserialize)]
-pub(in super::super) struct PageQuery {
-    cursor: Option<String>,
-    limit: Option<usize>,
-}
-
 /// A page of entries, each as a body that would insert it again.
 #[utoipa::path(
     get, path = "/v1/caches/{cache}/entries",
@@ -132,15 +125,21 @@ pub(in super::super) struct PageQuery {
 pub(in super::super) async fn list(
     State(app): State<Arc<App>>,
     CallersCache(owner): CallersCache,
-    Query(page): Query<PageQuery>,
+    Query(mut query): Query<BTreeMap<String, String>>,
 ) -> Result<Json<Value>, ApiError> {
-    let cursor = page
-        .cursor
+    let cursor = query
+        .remove("cursor")
         .map(|c| c.parse().map_err(|e| Problem::invalid("cursor", format!("cursor: {e}, got {c:?}"))))
         .transpose()?;
-    let limit = page.limit.unwrap_or(PAGE_MAX);
-    if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(Problem::invalid("limit", format!("limit: must be from 1 to {PAGE_MAX}, got {limit}")).into());
+    let limit =
+        match query.remove("limit") {
+            None => PAGE_MAX,
+            Some(text) => text.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit)).ok_or_else(|| {
+                Problem::invalid("limit", format!("limit: must be from 1 to {PAGE_MAX}, got {text:?}"))
+            })?,
+        };
+    if let Some(name) = query.keys().next() {
+        return Err(Problem::invalid(name, format!("{name}: unknown parameter")).into());
     }
     let (entries, next) = app.cache.page(&owner, cursor, limit).await?;
     let data: Vec<Value> = entries.iter().map(|found| export(&owner, found)).collect();

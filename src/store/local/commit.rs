@@ -108,28 +108,38 @@ impl Drop for Committer {
 }
 
 fn run(ground: &Ground, durability: Durability, requests: &Receiver<Request>) {
-    let mut unsynced = false;
+    let waits_for_disk = !matches!(durability, Durability::Async);
+    // Since when there are changes that were acknowledged and are not on disk.
+    let mut unsynced: Option<Instant> = None;
     loop {
-        let next = if unsynced { requests.recv_timeout(SYNC_DELAY) } else { requests.recv().map_err(Into::into) };
+        let next = match unsynced {
+            None => requests.recv().map_err(Into::into),
+            Some(since) => requests.recv_timeout((since + SYNC_DELAY).saturating_duration_since(Instant::now())),
+        };
         match next {
             Ok(first) => {
                 let group = gather(first, durability, requests);
-                let waits_for_disk = !matches!(durability, Durability::Async);
                 let result = commit(ground, &group, waits_for_disk);
-                unsynced = !waits_for_disk && result.is_ok();
+                if !waits_for_disk && result.is_ok() {
+                    unsynced.get_or_insert_with(Instant::now);
+                }
                 answer(group, &result);
             }
-            Err(RecvTimeoutError::Timeout) => {
-                if let Err(error) = ground.rows.sync() {
-                    tracing::error!(%error, "could not sync changes that were acknowledged already");
-                }
-                unsynced = false;
-            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
+        if unsynced.is_some_and(|since| since.elapsed() >= SYNC_DELAY) {
+            sync(ground);
+            unsynced = None;
+        }
     }
+    sync(ground);
+}
+
+/// For changes that were acknowledged already: there is nobody left to tell.
+fn sync(ground: &Ground) {
     if let Err(error) = ground.rows.sync() {
-        tracing::error!(%error, "could not sync at the end");
+        tracing::error!(%error, "could not sync acknowledged changes");
     }
 }
 
@@ -200,5 +210,5 @@ const GROUP_TIME: Duration = Duration::from_millis(10);
 /// Changes in a group, at which it closes early.
 const GROUP_CHANGES: usize = 512;
 
-/// How long an `Async` change may stay unsynced while nothing else comes in.
+/// How long an `Async` change may stay unsynced.
 const SYNC_DELAY: Duration = Duration::from_millis(200);
