@@ -296,6 +296,9 @@ impl Cache {
     }
 
     async fn find(&self, query: &Query) -> Lookup {
+        if self.tallies.of(&owner(&query.prompt)).is_none() {
+            return Lookup::Miss(Miss::because(Reason::Empty));
+        }
         let (fingerprint, template, slots) = Fingerprint::split(&query.prompt);
         let mut stale = None;
         if query.tiers.exact {
@@ -426,8 +429,10 @@ impl Cache {
 
     async fn put(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
         let owners: Vec<Owner> = entries.iter().map(Owner::of).collect();
+        // A cache exists from its first write on: before anybody can look for what is written.
+        let tallies: Vec<_> = owners.iter().map(|owner| self.tallies.create(owner)).collect();
         self.parts.store.put(entries).await?;
-        owners.iter().for_each(|owner| self.tallies.create(owner).insert());
+        tallies.iter().for_each(|tally| tally.insert());
         Ok(())
     }
 

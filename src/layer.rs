@@ -227,14 +227,14 @@ impl Gate {
     {
         check_media(&parts.headers)?;
         let bytes = read_body(body, self.settings.body_bytes_max).await?;
-        let value = json::parse(&bytes).map_err(|error| Problem::not_json(&error))?;
+        let value = json::parse(&bytes).map_err(|error| Problem::not_json(&error, &bytes))?;
         let chat = ChatRequest::new(value).map_err(|found| {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body must be an object, got {found}"))
         })?;
         let (body_cache, body_own) = (chat.own_field("cache"), chat.own_field("nearhit"));
         let controls = Controls::read(&parts.headers, body_cache, body_own)?;
         let body = if body_cache.is_some() || body_own.is_some() {
-            json::without_fields(&bytes, OWN_FIELDS).map_err(|error| Problem::not_json(&error))?.into()
+            json::without_fields(&bytes, OWN_FIELDS).map_err(|error| Problem::not_json(&error, &bytes))?.into()
         } else {
             bytes
         };
@@ -324,7 +324,9 @@ where
 /// The headers that an answer depends on.
 pub(crate) fn answer_headers(headers: &HeaderMap) -> Attributes {
     let value = |name: &str| {
-        let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        // Escaped, so that values which are no text count too.
+        let values: Vec<String> =
+            headers.get_all(name).iter().map(|value| value.as_bytes().escape_ascii().to_string()).collect();
         (!values.is_empty()).then(|| (name.to_owned(), values.join(", ")))
     };
     ANSWER_HEADERS.iter().filter_map(|name| value(name)).collect()

@@ -119,14 +119,12 @@ impl Keep {
             Admission::Drop(rule) => cache.metrics().dropped(rule),
             Admission::Keep => {
                 let answer = completion.into_answer();
-                if answer.body.len() > answer_bytes_max {
+                let origin = chat.to_origin().to_string();
+                if answer.body.len() > answer_bytes_max || origin.len() > REQUEST_BYTES_MAX {
                     return cache.metrics().dropped("too_large");
                 }
                 let new = NewEntry {
-                    origin: Origin::Request {
-                        body: chat.to_origin().to_string(),
-                        headers: prompt.scope.headers.clone(),
-                    },
+                    origin: Origin::Request { body: origin, headers: prompt.scope.headers.clone() },
                     writer: prompt.scope.tenant.as_str().to_owned(),
                     answer,
                     prompt,
@@ -180,3 +178,7 @@ impl http_body::Body for Recorded {
         self.body.size_hint()
     }
 }
+
+/// A longer request is not kept with its answer, and so neither is the answer: a conversation that long is unlikely
+/// to come again, and would be stored anew at every turn.
+const REQUEST_BYTES_MAX: usize = 1 << 20;

@@ -17,7 +17,9 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let config = read_config(Some(&args.config), &[])?;
     #[cfg(feature = "candle")]
-    if let Err(error) = super::serve::open_embedder(&config) {
+    if let crate::config::EmbedModel::Local(_) = config.embed.model
+        && let Err(error) = super::serve::open_embedder(&config)
+    {
         return Err(Failure::config(format!("{}: embed.model: {error}", args.config.display())));
     }
     println!("{}: ok (data in {})", args.config.display(), config.data_dir.display());

@@ -80,17 +80,20 @@ impl Server {
         let response = self.client.request(request).await.map_err(|error| unreachable(cause(&error)))?;
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(|error| unreachable(error.to_string()))?.to_bytes();
-        let value: Value =
-            if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
+        let value: Option<Value> =
+            if bytes.is_empty() { Some(Value::Null) } else { serde_json::from_slice(&bytes).ok() };
         if status.is_success() {
-            return Ok(value);
+            return value.ok_or_else(|| {
+                unreachable(format!("answered {status} with something that is not JSON; is this nearhit?"))
+            });
         }
-        let message = value.pointer("/error/message").and_then(Value::as_str).unwrap_or("no message");
+        let message =
+            value.as_ref().and_then(|value| value.pointer("/error/message")?.as_str()).unwrap_or("no message");
         let failure = format!("the server answered {status}: {message}");
-        Err(if status == StatusCode::SERVICE_UNAVAILABLE {
-            Failure::temporary(failure)
-        } else {
-            Failure::data(failure)
+        Err(match status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE => Failure::temporary(failure),
+            status if status.is_server_error() => Failure::unavailable(failure),
+            _ => Failure::data(failure),
         })
     }
 }

@@ -108,7 +108,7 @@ fn fetch(folder: &Path, name: &str) -> Result<(), Failure> {
             known.repository
         ))
     };
-    let api = hf_hub::api::sync::ApiBuilder::new().with_progress(true).build().map_err(unreachable)?;
+    let api = hf_hub::api::sync::ApiBuilder::from_env().with_progress(true).build().map_err(unreachable)?;
     let repository = api.model(known.repository.clone());
     let target = folder.join(name);
     let failed = |error: std::io::Error| Failure::io(format!("{}: {error}", target.display()));

@@ -36,8 +36,10 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
 }
 
 fn open(config: &Config) -> Result<App, Failure> {
+    // First: it locks the data folder.
+    let store = open_store(&config.store)?;
     let secret = match &config.store {
-        StoreSettings::Memory => Secret::random(),
+        StoreSettings::Memory => Secret::random().map_err(|error| Failure::os(error.to_string()))?,
         StoreSettings::Local { .. } => {
             let folder = &config.data_dir;
             std::fs::create_dir_all(folder)
@@ -45,7 +47,6 @@ fn open(config: &Config) -> Result<App, Failure> {
             Secret::open(folder).map_err(|error| Failure::io(error.to_string()))?
         }
     };
-    let store = open_store(&config.store)?;
     let mut degraded = BTreeSet::new();
     let (embedder, engine) = match (&config.embed.model, open_embedder(config)) {
         (EmbedModel::External { dimensions }, _) => (None, format!("external vectors of length {dimensions}")),
@@ -94,7 +95,7 @@ fn open_store(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
     crate::store::open(settings).map_err(|error| match error {
         OpenStoreError::Locked { .. } => Failure::temporary(error.to_string()),
         OpenStoreError::Format { .. } | OpenStoreError::Damaged { .. } => Failure::data(error.to_string()),
-        OpenStoreError::Io(_) => Failure::io(error.to_string()),
+        OpenStoreError::Io { .. } => Failure::io(error.to_string()),
     })
 }
 

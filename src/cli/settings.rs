@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 
 use super::Failure;
 use crate::config::{Config, Override};
@@ -30,11 +30,11 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "NEARHIT_ANTHROPIC_UPSTREAM", value_name = "URL")]
     anthropic_upstream: Option<String>,
     /// Listen on addresses other than this machine's own without keys.
-    #[arg(long, env = "NEARHIT_INSECURE", value_parser = FalseyValueParser::new())]
-    insecure: bool,
+    #[arg(long, env = "NEARHIT_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", value_parser = BoolishValueParser::new())]
+    insecure: Option<bool>,
     /// Refuse to start in a degraded state.
-    #[arg(long, env = "NEARHIT_STRICT", value_parser = FalseyValueParser::new())]
-    strict: bool,
+    #[arg(long, env = "NEARHIT_STRICT", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", value_parser = BoolishValueParser::new())]
+    strict: Option<bool>,
 }
 
 impl ServeArgs {
@@ -47,16 +47,13 @@ impl ServeArgs {
             ("upstream.openai", "--upstream", upstream),
             ("upstream.anthropic", "--anthropic-upstream", anthropic_upstream),
         ];
-        let flags = [("serve.insecure", "--insecure", *insecure), ("serve.strict", "--strict", *strict)];
-        let mut overrides: Vec<Override> = texts
-            .into_iter()
-            .filter_map(|(key, origin, value)| Some(Override { key, origin: origin.into(), value: value.clone()? }))
+        let flags = [("serve.insecure", "--insecure", insecure), ("serve.strict", "--strict", strict)];
+        let texts = texts.into_iter().map(|(key, origin, value)| (key, origin, value.clone()));
+        let flags = flags.into_iter().map(|(key, origin, set)| (key, origin, set.map(|set| set.to_string())));
+        let overrides: Vec<Override> = texts
+            .chain(flags)
+            .filter_map(|(key, origin, value)| Some(Override { key, origin: origin.into(), value: value? }))
             .collect();
-        overrides.extend(flags.into_iter().filter(|(_, _, set)| *set).map(|(key, origin, _)| Override {
-            key,
-            origin: origin.into(),
-            value: "true".into(),
-        }));
         read_config(config.as_deref(), &overrides)
     }
 }

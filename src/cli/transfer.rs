@@ -42,9 +42,14 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
     let caches = caches.iter().filter(|cache| args.cache.as_deref().is_none_or(|wanted| cache["name"] == wanted));
     let (names, sizes): (Vec<_>, Vec<_>) =
         caches.filter_map(|cache| Some((cache["name"].as_str()?.to_owned(), cache["entries"].as_u64()?))).unzip();
+    if let Some(wanted) = args.cache.as_deref().filter(|_| names.is_empty()) {
+        return Err(Failure::data(format!("--cache: there is no cache {wanted:?} with entries of this key")));
+    }
     let failed = |error: std::io::Error| Failure::io(format!("{}: {error}", args.file.display()));
     let bar = progress(sizes.iter().sum());
-    let mut out = Output::create(&args.file).map_err(failed)?;
+    // Written beside it first: a failed export leaves an earlier file as it was.
+    let partial = partial_path(&args.file);
+    let mut out = Output::create(&partial).map_err(failed)?;
     out.line(&json!({ "nearhit_export": EXPORT_VERSION }).to_string()).map_err(failed)?;
     for name in names {
         let path = CacheArg { cache: name }.path("/entries")?;
@@ -62,6 +67,7 @@ pub(super) async fn export(args: &ExportArgs) -> Result<(), Failure> {
         }
     }
     out.finish().map_err(failed)?;
+    std::fs::rename(&partial, &args.file).map_err(failed)?;
     bar.finish();
     report(&args.server, &json!({"exported": bar.position()}), &format!("{} entries exported", bar.position()));
     Ok(())
@@ -79,24 +85,32 @@ pub(super) async fn import(args: &ImportArgs) -> Result<(), Failure> {
             done.expired += 1;
             continue;
         };
-        if batch.cache != cache || batch.bodies.len() == BATCH {
+        if batch.cache != cache || batch.bodies.len() == BATCH || batch.bytes > BATCH_BYTES {
             batch.send(&server, &lines, &mut done).await?;
             batch.cache = cache;
         }
+        batch.bytes += body.to_string().len();
         batch.bodies.push(body);
         batch.numbers.push(number);
     }
     batch.send(&server, &lines, &mut done).await?;
     bar.finish();
-    let Imported { stored, expired, refused } = done;
-    let text = format!("{stored} entries imported, {expired} expired, {refused} refused");
-    report(&args.server, &json!({"imported": stored, "expired": expired, "refused": refused}), &text);
+    let Imported { stored, exact_only, expired, refused } = done;
+    let text = format!(
+        "{stored} entries imported ({exact_only} found by an exact match only), {expired} expired, {refused} refused"
+    );
+    report(
+        &args.server,
+        &json!({"imported": stored, "exactOnly": exact_only, "expired": expired, "refused": refused}),
+        &text,
+    );
     if refused > 0 { Err(Failure::data(format!("{refused} entries were refused"))) } else { Ok(()) }
 }
 
 #[derive(Default)]
 struct Imported {
     stored: u64,
+    exact_only: u64,
     expired: u64,
     refused: u64,
 }
@@ -106,6 +120,7 @@ struct Imported {
 struct Batch {
     cache: String,
     bodies: Vec<Value>,
+    bytes: usize,
     numbers: Vec<usize>,
 }
 
@@ -116,6 +131,7 @@ impl Batch {
         }
         let path = CacheArg { cache: self.cache.clone() }.path("/entries/batch")?;
         let body = json!({ "entries": std::mem::take(&mut self.bodies) });
+        self.bytes = 0;
         let answer = server.call(Method::POST, &path, Some(&body)).await?;
         for (result, number) in answer["results"].as_array().into_iter().flatten().zip(self.numbers.drain(..)) {
             match result.pointer("/error/message") {
@@ -123,7 +139,10 @@ impl Batch {
                     done.refused += 1;
                     eprintln!("nearhit: {}", lines.failure(number, message.as_str().unwrap_or_default()));
                 }
-                None => done.stored += 1,
+                None => {
+                    done.stored += 1;
+                    done.exact_only += u64::from(result["exactOnly"].is_string());
+                }
             }
         }
         Ok(())
@@ -190,6 +209,13 @@ fn insert_body(mut entry: Value) -> Result<Option<(String, Value)>, String> {
     Ok(Some((cache, entry)))
 }
 
+/// The file's name with `.partial` before its ending, which says how it is compressed.
+fn partial_path(file: &Path) -> PathBuf {
+    let ending =
+        file.extension().map(|e| format!("partial.{}", e.to_string_lossy())).unwrap_or_else(|| "partial".into());
+    file.with_extension(ending)
+}
+
 fn count_lines(path: &Path) -> Result<u64, Failure> {
     let failed = |error: std::io::Error| Failure::no_input(format!("{}: {error}", path.display()));
     let mut count = 0;
@@ -216,6 +242,9 @@ const EXPORT_VERSION: u64 = 1;
 
 /// Entries asked for at a time.
 const PAGE: usize = 500;
+
+/// Bytes sent at a time, about; well below what a server takes.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// Entries stored at a time; small enough that the bar moves.
 const BATCH: usize = 200;

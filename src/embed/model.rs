@@ -162,13 +162,21 @@ fn read_window(folder: &Path, file: Option<&[u8]>) -> Result<Option<usize>, Mode
 }
 
 fn read_pooling(folder: &Path, file: Option<&[u8]>) -> Result<Pooling, ModelError> {
-    #[derive(Deserialize)]
-    struct PoolingConfig {
-        #[serde(default)]
-        pooling_mode_cls_token: bool,
+    let parsed: Option<BTreeMap<String, serde_json::Value>> = parse(folder, "1_Pooling/config.json", file)?;
+    let modes = parsed.unwrap_or_default();
+    let chosen: Vec<&str> = modes
+        .iter()
+        .filter(|(name, on)| name.starts_with("pooling_mode_") && **on == serde_json::Value::Bool(true))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    match chosen.as_slice() {
+        [] | ["pooling_mode_mean_tokens"] => Ok(Pooling::Mean),
+        ["pooling_mode_cls_token"] => Ok(Pooling::Cls),
+        other => {
+            let cause = format!("only mean and cls pooling are known, got {}", other.join(" and "));
+            Err(ModelError::Invalid { path: folder.join("1_Pooling/config.json"), cause })
+        }
     }
-    let parsed: Option<PoolingConfig> = parse(folder, "1_Pooling/config.json", file)?;
-    Ok(if parsed.is_some_and(|config| config.pooling_mode_cls_token) { Pooling::Cls } else { Pooling::Mean })
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(folder: &Path, name: &str, file: Option<&[u8]>) -> Result<Option<T>, ModelError> {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderMap, StatusCode};
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::App;
 use super::error::ApiError;
@@ -29,14 +29,13 @@ pub struct Secret([u8; 32]);
 
 impl Secret {
     /// For an installation without a data folder: other names after every start.
-    pub fn random() -> Self {
+    ///
+    /// # Errors
+    /// The machine gives no random bytes.
+    pub fn random() -> Result<Self, SecretError> {
         let mut bytes = [0; 32];
-        let file = std::fs::File::open("/dev/urandom");
-        let read = file.and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
-        if read.is_err() {
-            bytes.iter_mut().for_each(|byte| *byte = fastrand::u8(..));
-        }
-        Self(bytes)
+        getrandom::fill(&mut bytes).map_err(SecretError::NoRandomness)?;
+        Ok(Self(bytes))
     }
 
     /// The folder's secret, made at the first call. Only its owner can read the file.
@@ -49,7 +48,7 @@ impl Secret {
         match std::fs::read(&path) {
             Ok(bytes) => bytes.try_into().map(Self).map_err(|_| SecretError::Damaged { path }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let secret = Self::random();
+                let secret = Self::random()?;
                 write_private(&path, &secret.0).map_err(failed)?;
                 Ok(secret)
             }
@@ -57,10 +56,13 @@ impl Secret {
         }
     }
 
-    /// The tenant of a provider key: a keyed hash of it.
-    fn tenant(&self, provider_key: &[u8]) -> Tenant {
-        let hash = blake3::keyed_hash(&self.0, provider_key).to_hex();
-        Tenant::new(format!("key-{}", &hash[..32]))
+    /// The tenant of a caller's provider keys: a keyed hash of all of them.
+    fn tenant(&self, provider_keys: &[&[u8]]) -> Tenant {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        for key in provider_keys {
+            hasher.update(&(key.len() as u64).to_le_bytes()).update(key);
+        }
+        Tenant::new(format!("key-{}", &hasher.finalize().to_hex()[..32]))
     }
 }
 
@@ -71,9 +73,16 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    // Whole or not there: half a secret would be refused at every start.
+    let partial = path.with_extension("partial");
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = options.open(&partial)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    file.sync_all()?;
+    std::fs::rename(&partial, path)
 }
 
 /// Why there is no secret.
@@ -81,13 +90,18 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 pub enum SecretError {
     #[error("secret file {}: {source}", path.display())]
     Io { path: std::path::PathBuf, source: std::io::Error },
+    #[error("this machine gives no random bytes: {0}")]
+    NoRandomness(getrandom::Error),
     #[error("secret file {} is damaged: it must be 32 bytes long", path.display())]
     Damaged { path: std::path::PathBuf },
 }
 
 /// Puts the caller's tenant into the request's extensions, or none where there is nobody to keep entries for.
 pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let local = request.extensions().get::<ConnectInfo<SocketAddr>>().is_some_and(|peer| peer.0.ip().is_loopback());
+    let local = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
     match tenant_of(&app, request.headers(), local) {
         Ok(tenant) => {
             if let Some(tenant) = tenant {
@@ -109,13 +123,23 @@ fn tenant_of(app: &App, headers: &HeaderMap, local: bool) -> Result<Option<Tenan
     if app.tenancy == Tenancy::Single {
         return Ok(Some(Tenant::new("single")));
     }
-    let key = headers.get(AUTHORIZATION).or_else(|| headers.get(key_name)).map(|key| key.as_bytes());
-    let key = key.map(|key| key.strip_prefix(b"Bearer ").unwrap_or(key)).filter(|key| !key.is_empty());
-    Ok(match key {
-        Some(key) => Some(app.secret.tenant(key)),
-        None if local => Some(Tenant::new("local")),
-        None => None,
+    let keys: Vec<&[u8]> =
+        [AUTHORIZATION, key_name].iter().filter_map(|name| headers.get(name)).map(provider_key).collect();
+    if headers.contains_key("x-nearhit-key") || keys.iter().any(|key| key.starts_with(b"nh_")) {
+        // Whoever sends one expects the tenant that it names, and must not get another.
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "this server has no keys of its own"));
+    }
+    Ok(match keys.as_slice() {
+        [] if local => Some(Tenant::new("local")),
+        [] => None,
+        keys => Some(app.secret.tenant(keys)),
     })
+}
+
+/// The key in a header's value.
+fn provider_key(value: &HeaderValue) -> &[u8] {
+    let value = value.as_bytes();
+    value.strip_prefix(b"Bearer ").unwrap_or(value)
 }
 
 /// Refuses names that are not this machine's: a listener that only this machine reaches is reached by web pages too,
@@ -128,7 +152,18 @@ pub(super) async fn local_names_only(request: Request, next: Next) -> Response {
         let problem = Problem::new(StatusCode::FORBIDDEN, "foreign_host", message);
         return ApiError::from(Problem { param: Some("host".into()), ..problem }).into_response();
     }
+    // A page from elsewhere may send what needs no preflight; it cannot leave its origin out.
+    let origin = request.headers().get(ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned());
+    if let Some(origin) = origin.filter(|origin| !is_local_origin(origin)) {
+        let message = format!("origin: {origin:?} is not this machine; this listener is for local callers only");
+        let problem = Problem::new(StatusCode::FORBIDDEN, "foreign_origin", message);
+        return ApiError::from(Problem { param: Some("origin".into()), ..problem }).into_response();
+    }
     next.run(request).await
+}
+
+fn is_local_origin(origin: &str) -> bool {
+    origin.split_once("://").is_some_and(|(_, host)| is_local_name(host))
 }
 
 /// `localhost` or a loopback address, with or without a port.
@@ -153,6 +188,19 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn local_origins() {
+        fn check(origin: &str, local: bool) {
+            assert_eq!(is_local_origin(origin), local, "{origin}");
+        }
+        check("http://localhost:3000", true);
+        check("https://127.0.0.1", true);
+        check("https://example.com", false);
+        check("http://localhost.example.com:8080", false);
+        check("null", false);
+        check("", false);
+    }
 
     #[test]
     fn local_names() {

@@ -1,6 +1,5 @@
 //! Where entries are kept and found, as a seam.
 
-#[cfg(any(test, feature = "local"))]
 #[cfg(test)]
 mod conformance;
 #[cfg(feature = "local")]

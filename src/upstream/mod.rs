@@ -104,8 +104,9 @@ impl UpstreamSettings {
     fn target(&self, uri: &Uri, headers: &HeaderMap) -> Option<Uri> {
         let path = uri.path();
         let tail = path.strip_prefix("/v1/")?;
-        let for_anthropic =
-            tail == "messages" || tail.starts_with("messages/") || headers.contains_key("anthropic-version");
+        let for_anthropic = tail == "messages"
+            || tail.starts_with("messages/")
+            || (headers.contains_key("anthropic-version") && tail != "chat/completions");
         let (base, tail) =
             if for_anthropic { (&self.anthropic, path.trim_start_matches('/')) } else { (&self.openai, tail) };
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -175,6 +176,7 @@ mod tests {
         check("/v1/messages", false, Some("https://two.example/v1/messages"));
         check("/v1/messages/count_tokens", false, Some("https://two.example/v1/messages/count_tokens"));
         check("/v1/models", true, Some("https://two.example/v1/models"));
+        check("/v1/chat/completions", true, Some("http://one.example:81/api/v1/chat/completions"));
         check("/v1/messagesx", false, Some("http://one.example:81/api/v1/messagesx"));
         check("/v2/chat", false, None);
         check("/", false, None);

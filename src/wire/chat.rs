@@ -205,14 +205,16 @@ fn split_last_text(message: &Value) -> Result<(String, Value), Reason> {
         }
         _ => return Err(Reason::NotCacheable),
     };
-    if text.chars().all(is_blank) { Err(Reason::NotCacheable) } else { Ok((text, Value::Object(rest))) }
+    if is_blank(&text) { Err(Reason::NotCacheable) } else { Ok((text, Value::Object(rest))) }
 }
 
-/// White space and characters that show nothing.
-fn is_blank(c: char) -> bool {
-    c.is_whitespace()
-        || c.is_control()
-        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+/// Whether the text shows nothing: white space, and characters that have no shape.
+pub fn is_blank(text: &str) -> bool {
+    let shapeless = |c: char| {
+        matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+            || ('\u{e0000}'..='\u{e007f}').contains(&c)
+    };
+    text.chars().all(|c| c.is_whitespace() || c.is_control() || shapeless(c))
 }
 
 /// A `chat.completion` object.

@@ -66,12 +66,21 @@ impl Controls {
         if let Some(fields) = body_cache {
             controls.read_body_cache(fields)?;
         }
+        if let Some(own) = body_own {
+            let fields = own.as_object().ok_or_else(|| invalid("nearhit", &own.to_string(), "must be an object"))?;
+            if let Some((name, value)) = fields.iter().find(|(name, _)| *name != "vars") {
+                return Err(invalid(&format!("nearhit.{name}"), &value.to_string(), "is not one of vars"));
+            }
+        }
         if let Some(vars) = body_own.and_then(|own| own.get("vars")) {
             controls.vars = vars_of(vars)
                 .ok_or_else(|| invalid("nearhit.vars", &vars.to_string(), "must be an object of strings"))?;
         }
         controls.read_cache_control(headers)?;
         controls.read_own_headers(headers)?;
+        check_names("vars", controls.vars.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+        check_names("tags", controls.tags.iter().map(|tag| (tag.as_str(), "")))?;
+        check_names("sources", controls.sources.iter().map(|s| (s.id.as_str(), s.version.as_str())))?;
         Ok(controls)
     }
 
@@ -132,18 +141,18 @@ impl Controls {
         if let Some(value) = text("x-nearhit-ttl")? {
             self.ttl = Some(seconds(value.parse().ok()).ok_or_else(|| invalid("x-nearhit-ttl", value, TTL_PROBLEM))?);
         }
-        if let Some(value) = text("x-nearhit-tags")? {
-            self.tags = list(value).map(str::to_owned).collect();
+        if let Some(value) = joined(headers, "x-nearhit-tags")? {
+            self.tags = list(&value).map(str::to_owned).collect();
         }
-        if let Some(value) = text("x-nearhit-sources")? {
+        if let Some(value) = joined(headers, "x-nearhit-sources")? {
             let source = |item: &str| {
                 let (id, version) =
                     item.rsplit_once('@').filter(|(id, version)| !id.is_empty() && !version.is_empty())?;
                 Some(Source { id: id.to_owned(), version: version.to_owned() })
             };
-            let parsed: Option<_> = list(value).map(source).collect();
-            self.sources =
-                parsed.ok_or_else(|| invalid("x-nearhit-sources", value, "must be a list of document@version"))?;
+            let parsed: Option<_> = list(&value).map(source).collect();
+            let problem = || invalid("x-nearhit-sources", &value, "must be a list of document@version");
+            self.sources = parsed.ok_or_else(problem)?;
         }
         if let Some(value) = text("x-nearhit-threshold")? {
             self.terms.threshold =
@@ -163,6 +172,25 @@ impl Controls {
     }
 }
 
+/// Attributes, variables, tags or sources are few and short.
+///
+/// # Errors
+/// There are more than [`NAMES_MAX`], or one is longer than [`TEXT_BYTES_MAX`].
+pub fn check_names<'a>(field: &str, names: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), InvalidControl> {
+    let mut count = 0;
+    for (name, value) in names {
+        count += 1;
+        let bytes = name.len().max(value.len());
+        if bytes > TEXT_BYTES_MAX {
+            return Err(invalid(field, name, &format!("at most {TEXT_BYTES_MAX} bytes a name or value, not {bytes}")));
+        }
+    }
+    if count > NAMES_MAX {
+        return Err(invalid(field, &count.to_string(), &format!("at most {NAMES_MAX} names")));
+    }
+    Ok(())
+}
+
 /// A similarity threshold as a request may give it: a number in [0, 1].
 pub fn threshold(value: Option<f64>) -> Option<Similarity> {
     value.filter(|value| (0.0..=1.0).contains(value)).map(|value| Similarity::new(value as f32))
@@ -171,6 +199,15 @@ pub fn threshold(value: Option<f64>) -> Option<Similarity> {
 /// A time to live in seconds: more than zero, at most ten years.
 pub fn seconds(value: Option<f64>) -> Option<Duration> {
     value.filter(|value| *value > 0.0 && *value <= TTL_MAX.as_secs_f64()).map(Duration::from_secs_f64)
+}
+
+/// A list header, which may come in several lines.
+fn joined(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, InvalidControl> {
+    let text = |value: &http::HeaderValue| {
+        value.to_str().map(str::to_owned).map_err(|_| invalid(name, "(not text)", "must be visible ASCII"))
+    };
+    let lines: Vec<String> = headers.get_all(name).iter().map(text).collect::<Result<_, _>>()?;
+    Ok((!lines.is_empty()).then(|| lines.join(",")))
 }
 
 fn milliseconds(seconds: u64) -> u64 {
@@ -192,6 +229,12 @@ fn invalid(name: &str, value: &str, problem: &str) -> InvalidControl {
 
 /// Longer than any answer stays true; and it keeps expiry times far from overflow.
 pub const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Attributes, variables, tags or sources of an entry.
+pub const NAMES_MAX: usize = 64;
+
+/// Bytes of one of their names or values.
+pub const TEXT_BYTES_MAX: usize = 1024;
 
 /// What a time to live must be.
 pub const TTL_PROBLEM: &str = "must be more than 0 seconds and at most 10 years";

@@ -27,9 +27,13 @@ impl Problem {
         Self { param: Some(param.to_owned()), ..Self::new(StatusCode::BAD_REQUEST, "invalid_value", message) }
     }
 
-    /// A body that is not JSON, or not JSON that every parser reads alike.
-    pub fn not_json(error: &serde_json::Error) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is not valid JSON: {error}"))
+    /// A body that is not JSON, or not JSON that every parser reads alike; with the text before the place.
+    pub fn not_json(error: &serde_json::Error, body: &[u8]) -> Self {
+        let line = body.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+        let end = error.column().min(line.len());
+        let before = String::from_utf8_lossy(&line[end.saturating_sub(40)..end]);
+        let message = format!("the body is not valid JSON: {error}, after {before:?}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_json", message)
     }
 
     pub fn too_large(limit_bytes: usize) -> Self {

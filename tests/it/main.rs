@@ -1,6 +1,16 @@
 //! Tests of the program as a whole, all in one binary: each starts the real `nearhit` and talks to it as a client would.
 
 mod api;
+mod architecture;
 mod bad_input;
+mod cli;
+#[cfg(feature = "candle")]
+mod clients;
+#[cfg(feature = "bundled-model")]
+mod golden;
 mod proxy;
+mod readme;
+mod restart;
+#[cfg(feature = "candle")]
+mod stream;
 mod support;

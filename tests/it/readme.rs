@@ -58,7 +58,8 @@ fn links_lead_somewhere() {
 #[test]
 fn the_tree_names_every_file() {
     let architecture = read("ARCHITECTURE.md");
-    let tree = architecture.split("```text\nsrc/\n").nth(1).and_then(|rest| rest.split("\nmodels/").next()).expect("a tree");
+    let tree =
+        architecture.split("```text\nsrc/\n").nth(1).and_then(|rest| rest.split("\nmodels/").next()).expect("a tree");
     let words = tree.split(|c: char| c.is_whitespace() || "(),:".contains(c));
     let named: Vec<&str> = words.filter(|word| word.ends_with(".rs")).collect();
     let paths: Vec<String> = sources("src");
@@ -67,7 +68,10 @@ fn the_tree_names_every_file() {
         assert!(count >= 1, "the tree of ARCHITECTURE.md lacks {path}");
     }
     for name in named {
-        assert!(paths.iter().any(|path| path.ends_with(&format!("/{name}"))), "the tree names {name}, which is not there");
+        assert!(
+            paths.iter().any(|path| path.ends_with(&format!("/{name}"))),
+            "the tree names {name}, which is not there"
+        );
     }
 }
 
@@ -75,7 +79,8 @@ fn the_tree_names_every_file() {
 fn invariants_are_held_by_tests_that_are_there() {
     let code: String = sources("src").iter().chain(&sources("tests/it")).map(|path| read(path)).collect();
     let architecture = read("ARCHITECTURE.md");
-    let invariants = architecture.lines().filter(|line| line.split_once(". ").is_some_and(|(n, _)| n.parse::<u8>().is_ok()));
+    let invariants =
+        architecture.lines().filter(|line| line.split_once(". ").is_some_and(|(n, _)| n.parse::<u8>().is_ok()));
     let mut count = 0;
     for invariant in invariants {
         let (_, tests) = invariant.split_once(" Test: ").unwrap_or_else(|| panic!("no test holds: {invariant}"));
@@ -127,7 +132,7 @@ fn every_command_is_named() {
     assert!(count >= 12, "{help}");
 }
 
-#[cfg(feature = "candle")]
+#[cfg(feature = "bundled-model")]
 mod run {
     //! What needs the embedder.
 
@@ -179,12 +184,7 @@ mod run {
 
     /// Runs a snippet in the home folder, the program on its path, and gives what it printed. Its calls to the default
     /// address go to the server.
-    async fn run(
-        home: &Home,
-        server: Option<&Server>,
-        name: &str,
-        command: impl FnOnce(&str) -> Command,
-    ) -> String {
+    async fn run(home: &Home, server: Option<&Server>, name: &str, command: impl FnOnce(&str) -> Command) -> String {
         let Snippet { text, .. } = find("test", name);
         let text = server.map_or_else(|| text.clone(), |server| text.replace("http://127.0.0.1:8080", &server.url));
         let program = PathBuf::from(env!("CARGO_BIN_EXE_nearhit"));

@@ -40,8 +40,10 @@ impl Bert {
         tokenizer.with_padding(None).with_truncation(None)?;
         let window = files.window.unwrap_or(usize::MAX).min(config.max_position_embeddings);
         let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex()[..16].to_owned();
+        let shape = format!("{:?} {window} {}", files.pooling, hash(&files.config));
+        let parts = [hash(&files.weights), hash(&files.tokenizer), hash(shape.as_bytes())];
         Ok(Self {
-            fingerprint: format!("{}/{}/{}/f32", files.name, hash(&files.weights), hash(&files.tokenizer)),
+            fingerprint: format!("{}/{}/f32", files.name, &hash(parts.concat().as_bytes())),
             model,
             tokenizer,
             device,

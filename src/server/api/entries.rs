@@ -142,7 +142,16 @@ pub(in super::super) async fn list(
         return Err(Problem::invalid(name, format!("{name}: unknown parameter")).into());
     }
     let (entries, next) = app.cache.page(&owner, cursor, limit).await?;
-    let data: Vec<Value> = entries.iter().map(|found| export(&owner, found)).collect();
+    let external = app.cache.settings().external_dimensions.is_some();
+    let exported = entries.iter().map(|found| {
+        let mut body = export(&owner, found);
+        // Nobody here could make such a vector again.
+        if external && let Some((_, vector)) = &found.entry.place {
+            body["vector"] = json!(vector.as_slice());
+        }
+        body
+    });
+    let data: Vec<Value> = exported.collect();
     Ok(Json(json!({"data": data, "next": next.map(|id| id.to_string())})))
 }
 

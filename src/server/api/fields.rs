@@ -17,7 +17,8 @@ use crate::decision::{
 };
 use crate::layer::{check_media, read_body};
 use crate::store::Owner;
-use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Surroundings};
+use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Surroundings, is_blank};
+use crate::wire::controls::check_names;
 use crate::wire::json;
 use crate::wire::problem::Problem;
 
@@ -58,7 +59,7 @@ impl Asked {
                 if !headers.is_empty() {
                     return Err(Problem::invalid("headers", "headers: goes with request, not with prompt"));
                 }
-                if text.trim().is_empty() {
+                if is_blank(&text) {
                     return Err(Problem::invalid("prompt", format!("prompt: must hold text, got {text:?}")));
                 }
                 let turns = context.iter().map(|context| Value::String(context.clone())).collect();
@@ -122,23 +123,11 @@ pub(super) fn read_vector(app: &App, vector: Option<&Vec<Option<f64>>>) -> Resul
 }
 
 pub(super) fn check_map(field: &str, map: &BTreeMap<String, String>) -> Result<(), Problem> {
-    if map.len() > NAMES_MAX {
-        return Err(Problem::invalid(field, format!("{field}: at most {NAMES_MAX} names, got {}", map.len())));
-    }
-    match map.iter().find(|(name, value)| name.len() > TEXT_BYTES_MAX || value.len() > TEXT_BYTES_MAX) {
-        Some((name, value)) => {
-            let (name, bytes) = (name.chars().take(40).collect::<String>(), name.len().max(value.len()));
-            Err(Problem::invalid(
-                field,
-                format!("{field}: at most {TEXT_BYTES_MAX} bytes a name or value, got {bytes} in {name:?}"),
-            ))
-        }
-        None => Ok(()),
-    }
+    Ok(check_names(field, map.iter().map(|(name, value)| (name.as_str(), value.as_str())))?)
 }
 
 pub(super) fn check_set(field: &str, set: &BTreeSet<String>) -> Result<(), Problem> {
-    check_map(field, &set.iter().map(|item| (item.clone(), String::new())).collect())
+    Ok(check_names(field, set.iter().map(|item| (item.as_str(), "")))?)
 }
 
 /// The value at hand as `T`; the error names the field and the value.
@@ -189,7 +178,7 @@ impl FromRequest<Arc<App>> for JsonBody {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         check_media(request.headers())?;
         let bytes = read_body(request.into_body(), app.layer.body_bytes_max).await?;
-        Ok(Self(json::parse(&bytes).map_err(|error| Problem::not_json(&error))?))
+        Ok(Self(json::parse(&bytes).map_err(|error| Problem::not_json(&error, &bytes))?))
     }
 }
 
@@ -212,9 +201,3 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for CallersCache {
 
 /// Items in a batch.
 const BATCH_MAX: usize = 1000;
-
-/// Attributes, variables, tags or sources of an entry.
-const NAMES_MAX: usize = 64;
-
-/// Bytes of one of their names or values.
-const TEXT_BYTES_MAX: usize = 1024;

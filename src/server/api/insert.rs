@@ -99,7 +99,7 @@ pub(in super::super) async fn insert(
     CallersCache(owner): CallersCache,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<InsertAnswer>), ApiError> {
-    let inserted = match read(&app, &owner, body)? {
+    let inserted = match read(&app, &owner, body).await? {
         Wanted::Done(id) => Inserted { id, exact_only: None },
         Wanted::New(new, attempt) => {
             let inserted = app.cache.insert(*new).await?;
@@ -120,20 +120,20 @@ pub(in super::super) async fn insert_batch(
     CallersCache(owner): CallersCache,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    let wanted: Vec<_> = batch(body, "entries")?.into_iter().map(|item| read(&app, &owner, item)).collect();
+    let items = batch(body, "entries")?;
     let mut new = Vec::new();
     let mut attempts = Vec::new();
-    let mut results = Vec::with_capacity(wanted.len());
-    for item in wanted {
+    let mut results = Vec::with_capacity(items.len());
+    for item in items {
         // The place of a new entry's result is filled in once it is stored.
-        results.push(match item {
+        results.push(match read(&app, &owner, item).await {
             Ok(Wanted::Done(id)) => Some(json!({"entryId": id.to_string()})),
             Ok(Wanted::New(entry, attempt)) => {
                 new.push(*entry);
                 attempts.push(attempt);
                 None
             }
-            Err(problem) => Some(problem.to_json()),
+            Err(error) => Some(error.problem().to_json()),
         });
     }
     let mut inserted = app.cache.insert_all(new).await?.into_iter();
@@ -145,21 +145,23 @@ pub(in super::super) async fn insert_batch(
     Ok(Json(json!({ "results": results.collect::<Vec<_>>() })))
 }
 
-fn read(app: &App, owner: &Owner, body: Value) -> Result<Wanted, Problem> {
-    let text = body.to_string();
+async fn read(app: &App, owner: &Owner, body: Value) -> Result<Wanted, ApiError> {
+    let text = if body.get("idempotencyKey").is_some() { body.to_string() } else { String::new() };
     let body: InsertBody = typed(body)?;
     let attempt = body.idempotency_key.as_deref().map(|key| Attempt::new(owner, key, &text));
     if let Some(attempt) = &attempt {
         match app.idempotency.find(attempt) {
             Known::New => {}
-            Known::Same(id) => return Ok(Wanted::Done(id)),
+            // An entry that has gone since is stored again.
+            Known::Same(id) if app.cache.get(owner, id).await?.is_some() => return Ok(Wanted::Done(id)),
+            Known::Same(_) => {}
             Known::Other => {
                 let message = format!(
                     "idempotencyKey: {:?} was used with another body",
                     body.idempotency_key.unwrap_or_default()
                 );
                 let problem = Problem::new(StatusCode::CONFLICT, "idempotency_conflict", message);
-                return Err(Problem { param: Some("idempotencyKey".into()), ..problem });
+                return Err(Problem { param: Some("idempotencyKey".into()), ..problem }.into());
             }
         }
     }

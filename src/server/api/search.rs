@@ -183,6 +183,12 @@ async fn answer(app: &App, owner: &Owner, body: Value) -> Result<SearchAnswer, P
         template: wanted.contains(&Strategy::Template),
         semantic: wanted.contains(&Strategy::Semantic),
     });
+    if tiers == (Tiers { exact: false, template: false, semantic: false }) {
+        return Err(Problem::invalid(
+            "searchStrategies",
+            "searchStrategies: must name exact, template or semantic, got []",
+        ));
+    }
     let query = Query { prompt, terms, tiers, limit, patience: Some(app.api_patience), vector };
     Ok(match app.cache.lookup(&query).await {
         Lookup::Hit(matches) => SearchAnswer {

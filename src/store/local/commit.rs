@@ -23,7 +23,7 @@ pub enum Durability {
     Group,
     /// Synced to disk by itself.
     Each,
-    /// Handed to the operating system; synced right afterwards.
+    /// Applied in memory; written and synced within 200 ms.
     Async,
 }
 
@@ -179,14 +179,14 @@ fn commit(ground: &Ground, group: &[Request], waits_for_disk: bool) -> Result<()
         current.entry(change.id()).or_insert_with(|| ground.rows.get(change.id()).ok().flatten().map(Arc::new));
     }
     ground.rows.apply(batch)?;
-    if waits_for_disk {
-        ground.rows.sync()?;
-    }
+    // Applied changes are read by id from now on, so they are published even if they cannot be synced: the caller is
+    // told of the failure, and may try again.
+    let synced = if waits_for_disk { ground.rows.sync() } else { Ok(()) };
     for change in changes() {
         let old = current.insert(change.id(), change.entry().cloned()).flatten();
         ground.publish(old.as_deref(), change.entry().map(Arc::as_ref));
     }
-    Ok(())
+    synced
 }
 
 fn answer(group: Vec<Request>, result: &Result<(), StoreError>) {

@@ -56,6 +56,11 @@ impl Graph {
         }
     }
 
+    /// Whether no point has a name.
+    pub(super) fn is_empty(&self) -> bool {
+        self.points.read().of.is_empty()
+    }
+
     pub(super) fn nearest(&self, to: &Embedding, k: usize) -> Vec<(EntryId, Similarity)> {
         let nameless = {
             let points = self.points.read();

@@ -1,12 +1,13 @@
 //! Which entries of a partition are nearest to a vector.
 //!
 //! Derived state: it holds ids and vectors, and everything in it can be made again from the rows. A partition is a
-//! flat list, scanned exactly; what outgrows [`FLAT_MAX`] is moved into a graph by a thread of its own, so that
-//! neither an insert nor a search ever waits for graph building. A vector is found in the list until its block is in
+//! flat list, scanned exactly; what outgrows [`FLAT_MAX`] is moved into a graph by a thread of its own: linking a
+//! vector in takes a millisecond, and neither an insert nor a search waits for it. A vector is found in the list until its block is in
 //! the graph, and a result names it once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -19,6 +20,7 @@ pub(super) struct Index {
     shelves: RwLock<HashMap<Partition, Arc<Shelf>>>,
     overfull: Mutex<Option<Sender<Arc<Shelf>>>>,
     builder: Option<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -38,8 +40,13 @@ impl Index {
     /// An empty index, and the thread that builds its graphs.
     pub(super) fn start() -> std::io::Result<Self> {
         let (overfull, shelves) = channel();
-        let builder = std::thread::Builder::new().name("nearhit-graph".into()).spawn(move || build(&shelves))?;
-        Ok(Self { shelves: RwLock::default(), overfull: Mutex::new(Some(overfull)), builder: Some(builder) })
+        let stopping = Arc::new(AtomicBool::new(false));
+        let builder = std::thread::Builder::new().name("nearhit-graph".into()).spawn({
+            let stopping = Arc::clone(&stopping);
+            move || build(&shelves, &stopping)
+        })?;
+        let overfull = Mutex::new(Some(overfull));
+        Ok(Self { shelves: RwLock::default(), overfull, builder: Some(builder), stopping })
     }
 
     pub(super) fn insert(&self, partition: Partition, id: EntryId, embedding: &Embedding) {
@@ -51,8 +58,10 @@ impl Index {
         let block_is_full = flat.ids.len() >= FLAT_MAX && flat.ids.len().is_multiple_of(BLOCK);
         drop(flat);
         if block_is_full && let Some(overfull) = self.overfull.lock().as_ref() {
-            // The builder lives as long as the sender does.
-            drop(overfull.send(shelf));
+            // Without its builder the index still works, by scanning.
+            if overfull.send(shelf).is_err() {
+                tracing::error!("the graph builder is gone");
+            }
         }
     }
 
@@ -65,7 +74,8 @@ impl Index {
         if let Some(graph) = shelf.graph.read().as_ref() {
             graph.remove(id);
         }
-        let empty = flat.ids.iter().all(Option::is_none) && shelf.graph.read().is_none();
+        let empty =
+            flat.ids.iter().all(Option::is_none) && shelf.graph.read().as_ref().is_none_or(|graph| graph.is_empty());
         drop(flat);
         if empty {
             self.shelves.write().remove(&partition);
@@ -76,7 +86,9 @@ impl Index {
     pub(super) fn nearest(&self, partition: Partition, to: &Embedding, k: usize) -> Vec<(EntryId, Similarity)> {
         let Some(shelf) = self.shelves.read().get(&partition).cloned() else { return Vec::new() };
         let mut found = shelf.flat.read().scan(to.as_slice(), k);
-        if let Some(graph) = shelf.graph.read().clone() {
+        // Cloned first: the builder must not wait for a search to give the lock back.
+        let graph = shelf.graph.read().clone();
+        if let Some(graph) = graph {
             found.extend(graph.nearest(to, k));
         }
         found.sort_by(|a, b| b.1.get().total_cmp(&a.1.get()).then(a.0.cmp(&b.0)));
@@ -100,6 +112,7 @@ impl Index {
 
 impl Drop for Index {
     fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
         drop(self.overfull.lock().take());
         if let Some(builder) = self.builder.take()
             && builder.join().is_err()
@@ -131,20 +144,26 @@ impl Flat {
 }
 
 /// Moves blocks of overfull shelves into their graphs, until the index is dropped.
-fn build(shelves: &Receiver<Arc<Shelf>>) {
+fn build(shelves: &Receiver<Arc<Shelf>>, stopping: &AtomicBool) {
     for shelf in shelves {
         while shelf.flat.read().ids.len() >= FLAT_MAX {
-            let (vectors, dimensions) = {
+            let (ids, vectors, dimensions) = {
                 let flat = shelf.flat.read();
                 let dimensions = flat.dimensions();
-                (flat.vectors[..BLOCK * dimensions].to_vec(), dimensions)
+                (flat.ids[..BLOCK].to_vec(), flat.vectors[..BLOCK * dimensions].to_vec(), dimensions)
             };
             let graph = Arc::clone(shelf.graph.write().get_or_insert_default());
-            let points: Vec<usize> = vectors.chunks_exact(dimensions).map(|vector| graph.add(vector)).collect();
+            let mut points: Vec<Option<usize>> = Vec::with_capacity(BLOCK);
+            for (id, vector) in ids.iter().zip(vectors.chunks_exact(dimensions)) {
+                if stopping.load(Ordering::Relaxed) {
+                    return;
+                }
+                points.push(id.map(|_| graph.add(vector)));
+            }
             // What was removed meanwhile has lost its id here, and never gets one in the graph.
             let mut flat = shelf.flat.write();
             for (point, id) in points.into_iter().zip(&flat.ids) {
-                if let Some(id) = id {
+                if let (Some(point), Some(id)) = (point, id) {
                     graph.name(point, *id);
                 }
             }

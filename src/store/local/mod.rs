@@ -36,8 +36,9 @@ impl LocalStore {
     /// # Errors
     /// The folder cannot be created, another process has it open, it was written in another format, or it is damaged.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, OpenStoreError> {
+        let failed = |source| OpenStoreError::Io { folder: folder.to_owned(), source };
         let rows = Rows::open(folder)?;
-        let index = Index::start().map_err(OpenStoreError::Io)?;
+        let index = Index::start().map_err(failed)?;
         let ground = Arc::new(Ground::new(rows, index));
         let (mut entries, mut damaged) = (0u64, 0u64);
         for entry in ground.rows.entries() {
@@ -53,7 +54,7 @@ impl LocalStore {
             }
         }
         tracing::info!(entries, damaged, "opened the store");
-        let committer = Committer::start(Arc::clone(&ground), durability).map_err(OpenStoreError::Io)?;
+        let committer = Committer::start(Arc::clone(&ground), durability).map_err(failed)?;
         Ok(Self { ground, committer })
     }
 }
@@ -97,7 +98,10 @@ impl Store for LocalStore {
         if filter.dry_run || matched.is_empty() {
             return Ok(Removed { matched: count, deleted: 0 });
         }
-        self.committer.commit(matched.into_iter().map(Change::Remove).collect()).await?;
+        // A slice at a time: readers of sled wait while a batch is applied.
+        for slice in matched.chunks(REMOVED_AT_ONCE) {
+            self.committer.commit(slice.iter().copied().map(Change::Remove).collect()).await?;
+        }
         Ok(Removed { matched: count, deleted: count })
     }
 
@@ -137,3 +141,6 @@ async fn matching(ground: &Arc<Ground>, filter: &Filter) -> Result<Vec<EntryId>,
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Unavailable(error.to_string()))
 }
+
+/// Entries that one batch removes.
+const REMOVED_AT_ONCE: usize = 512;

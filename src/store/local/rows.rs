@@ -17,7 +17,7 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn open(folder: &Path) -> Result<Self, OpenStoreError> {
-        std::fs::create_dir_all(folder).map_err(OpenStoreError::Io)?;
+        std::fs::create_dir_all(folder).map_err(|source| OpenStoreError::Io { folder: folder.to_owned(), source })?;
         let path = folder.join(SLED_FOLDER);
         let db = sled::Config::new()
             .path(&path)
@@ -127,7 +127,7 @@ fn open_error(folder: &Path, error: sled::Error) -> OpenStoreError {
         sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => {
             OpenStoreError::Locked { folder: folder.to_owned() }
         }
-        sled::Error::Io(io) => OpenStoreError::Io(io),
+        sled::Error::Io(source) => OpenStoreError::Io { folder: folder.to_owned(), source },
         other => OpenStoreError::Damaged { folder: folder.to_owned(), cause: other.to_string() },
     }
 }
@@ -155,8 +155,8 @@ pub enum OpenStoreError {
     Format { folder: PathBuf, found: String, known: String },
     #[error("data folder {} is damaged: {cause}", folder.display())]
     Damaged { folder: PathBuf, cause: String },
-    #[error("data folder: {0}")]
-    Io(#[source] std::io::Error),
+    #[error("data folder {}: {source}", folder.display())]
+    Io { folder: PathBuf, source: std::io::Error },
 }
 
 const SLED_FOLDER: &str = "store";

@@ -66,13 +66,18 @@ fn the_pure_layers_touch_nothing_outside() {
 fn planted_imports_are_found() {
     #[track_caller]
     fn check(path: &str, text: &str, expected: &[&str]) {
-        let mut files: Vec<Source> =
-            ["src/cache.rs", "src/layer.rs", "src/store/local/mod.rs", "src/store/memory.rs", "src/embed/candle/mod.rs"]
-                .into_iter()
-                .chain(["src/wire/mod.rs", "src/wire/chat.rs", "src/clock.rs", "src/server/mod.rs", "src/config.rs"])
-                .filter(|other| *other != path)
-                .map(|path| Source::new(path, ""))
-                .collect();
+        let mut files: Vec<Source> = [
+            "src/cache.rs",
+            "src/layer.rs",
+            "src/store/local/mod.rs",
+            "src/store/memory.rs",
+            "src/embed/candle/mod.rs",
+        ]
+        .into_iter()
+        .chain(["src/wire/mod.rs", "src/wire/chat.rs", "src/clock.rs", "src/server/mod.rs", "src/config.rs"])
+        .filter(|other| *other != path)
+        .map(|path| Source::new(path, ""))
+        .collect();
         if path != "src/store/mod.rs" {
             files.push(Source::new("src/store/mod.rs", "mod open;\npub use open::{open, StoreSettings};"));
         }
@@ -90,7 +95,11 @@ fn planted_imports_are_found() {
         &["src/cache.rs (layer 4) imports store::local (another part of layer 4)"],
     );
     check("src/cache.rs", "fn f() { crate::server::g() }", &["src/cache.rs (layer 4) imports server (layer 6)"]);
-    check("src/cache.rs", "use crate::store::StoreSettings;", &["src/cache.rs (layer 4) imports store::open (layer 7)"]);
+    check(
+        "src/cache.rs",
+        "use crate::store::StoreSettings;",
+        &["src/cache.rs (layer 4) imports store::open (layer 7)"],
+    );
     let format = "src/cache.rs imports wire::chat, which is a provider's format";
     check("src/cache.rs", "use crate::wire::chat::ChatRequest;", &[format]);
     check("src/store/memory.rs", "use super::Store;\nuse super::super::clock::Clock;", &[]);
@@ -102,7 +111,11 @@ fn planted_imports_are_found() {
             "src/store/memory.rs (layer 4) imports store::local (another part of layer 4)",
         ],
     );
-    check("src/decision/new.rs", "use crate::wire::chat::X;", &["src/decision/new.rs (layer 1) imports wire::chat (layer 2)"]);
+    check(
+        "src/decision/new.rs",
+        "use crate::wire::chat::X;",
+        &["src/decision/new.rs (layer 1) imports wire::chat (layer 2)"],
+    );
     check("src/decision/new.rs", "#[cfg(test)]\nmod tests { use crate::server::X; }\n// crate::server::Y\n", &[]);
     check("src/server/new.rs", "use crate::config::X;", &["src/server/new.rs (layer 6) imports config (layer 7)"]);
     check("src/wire/chat.rs", "pub(in super::super) fn f() {}\nuse super::X;", &[]);
@@ -209,7 +222,10 @@ fn imports(source: &Source, modules: &BTreeSet<String>) -> Vec<Import> {
             let name = |b: u8| is_name_byte(b) || b == b':';
             let length = rest[at..].bytes().take_while(|b| name(*b)).count();
             let path = rest[at..at + length].trim_end_matches(':');
-            if is_start && path.contains("::") && let Some(path) = absolute(&from, path) {
+            if is_start
+                && path.contains("::")
+                && let Some(path) = absolute(&from, path)
+            {
                 let (module, item) = split(&path, modules);
                 imports.push(Import { from: from.clone(), module, item, is_face: false });
             }

@@ -137,6 +137,10 @@ async fn callers_that_are_not_clear_about_themselves() {
         (headers(&[("host", "evil.example:8080")]), 403, "foreign_host", "host"),
         (headers(&[("host", "127.0.0.1.evil.example")]), 403, "foreign_host", "host"),
         (headers(&[("host", "192.0.2.7")]), 403, "foreign_host", "host"),
+        (headers(&[("origin", "https://evil.example")]), 403, "foreign_origin", "origin"),
+        (headers(&[("origin", "null")]), 403, "foreign_origin", "origin"),
+        (headers(&[("x-nearhit-key", "nh_1")]), 401, "invalid_api_key", ""),
+        (headers(&[("authorization", "Bearer nh_1")]), 401, "invalid_api_key", ""),
     ] {
         for path in [SEARCH, INSERT, CHAT] {
             let mut client = besieged.client.clone();

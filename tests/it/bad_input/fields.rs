@@ -50,6 +50,7 @@ async fn fields_of_a_search() {
         (search("limit", json!(u64::MAX)), "limit", vec!["18446744073709551615"]),
         (search("searchStrategies", json!("exact")), "searchStrategies", vec!["exact"]),
         (search("searchStrategies", json!(["fuzzy"])), "searchStrategies[0]", vec!["fuzzy"]),
+        (search("searchStrategies", json!([])), "searchStrategies", vec!["[]"]),
         (search("attributes", json!({"locale": 1})), "attributes.locale", vec!["1"]),
         (search("attributes", json!(["en"])), "attributes", vec!["map"]),
         (search("attributes", json!(many)), "attributes", vec!["65", "64"]),

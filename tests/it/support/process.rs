@@ -87,8 +87,8 @@ impl Home {
     /// The arguments that `serve` takes here, `more` last.
     pub fn serve_args(&self, more: &[&str]) -> Vec<String> {
         let (config, data) = (text(&self.path("nearhit.toml")), text(&self.data()));
-        let fixed = ["serve", "--config", &config, "--data-dir", &data];
-        let defaults = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        let fixed = ["serve", "--config", &config];
+        let defaults = ["--data-dir", &data, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         // A flag may be given once.
         let defaults = defaults.chunks(2).filter(|default| !more.contains(&default[0])).flatten();
         fixed.iter().chain(defaults).chain(more).map(ToString::to_string).collect()

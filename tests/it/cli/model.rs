@@ -1,0 +1,111 @@
+//! Models: which are there, are they what they should be, and what happens when they are not; and `eval`'s bad inputs.
+
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::support::Home;
+
+const NAME: &str = "all-MiniLM-L6-v2";
+
+/// A folder with the shipped model in it, every file a link but those given, which are copies with one byte changed.
+fn model_folder(home: &Home, parent: &str, altered: &[&str]) -> PathBuf {
+    let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models").join(NAME);
+    let folder = home.path(parent).join(NAME);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for file in std::fs::read_dir(&shipped).expect("the shipped model") {
+        let from = file.expect("a file").path();
+        let name = from.file_name().and_then(|name| name.to_str()).expect("a plain name");
+        let to = folder.join(name);
+        if altered.contains(&name) {
+            let mut bytes = std::fs::read(&from).expect("the shipped file");
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&to, bytes).expect("a copy");
+        } else {
+            symlink(&from, &to).expect("a link");
+        }
+    }
+    folder
+}
+
+#[test]
+fn models_are_listed_and_verified() {
+    let home = Home::new();
+    let listed = home.run(&["model", "list"]);
+    listed.check(0, &[]);
+    let line = listed.stdout.lines().find(|line| line.starts_with(NAME)).expect("the shipped model");
+    for word in ["384 dimensions", "Apache-2.0", "bundled"] {
+        assert!(line.contains(word), "{word} is not in {line}");
+    }
+
+    let whole = model_folder(&home, "whole", &[]);
+    for model in [None, Some(NAME), whole.to_str()] {
+        let args: Vec<&str> = ["model", "verify"].into_iter().chain(model).collect();
+        let verified = home.run(&args);
+        verified.check(0, &[]);
+        assert!(verified.stdout.contains("files match") && verified.stdout.contains(NAME), "{verified:?}");
+    }
+    home.run(&["model", "verify", "unheard-of"]).check(64, &["unheard-of", NAME]);
+    let empty = home.path("empty");
+    std::fs::create_dir(&empty).expect("a folder");
+    home.run(&["model", "verify", empty.to_str().expect("UTF-8")]).check(66, &["model.safetensors"]);
+}
+
+/// A byte that is not what it should be, anywhere, is found before it can do harm.
+#[tokio::test]
+async fn an_altered_model_is_refused_or_done_without() {
+    for file in ["tokenizer.json", "config.json", "model.safetensors"] {
+        let home = Home::new();
+        let folder = model_folder(&home, "altered", &[file]);
+        let folder = folder.to_str().expect("UTF-8");
+        home.run(&["model", "verify", folder]).check(78, &[file, "altered"]);
+        let config = home.write("nearhit.toml", format!("[embed]\nmodel = {folder:?}\n"));
+        home.run(&["check", &config]).check(78, &[&config, "embed.model", file, "altered"]);
+        home.serve_in_vain(&["--strict"]).check(78, &["embed.model", file, "altered"]);
+
+        // Without --strict it serves what needs no model, and says what it lacks.
+        let mut server = home.serve(&[]).await;
+        let client = server.client("");
+        let ready = client.get("/readyz").await.check(200).json();
+        assert_eq!(ready, json!({"state": "ready", "degraded": ["embedder"], "embedder": "none"}));
+        let inserted = client.post("/v1/caches/default/entries", &json!({"prompt": "p", "response": "r"})).await;
+        assert_eq!(inserted.check(201).json()["exactOnly"], "embedder_down");
+        assert_eq!(client.find("p").await, ("exact".to_owned(), "r".to_owned()));
+        assert_eq!(client.find("q").await, ("miss".to_owned(), "embedder_down".to_owned()));
+        assert!(server.log().contains(file), "{}", server.log());
+        server.check_alive();
+    }
+}
+
+#[test]
+fn a_fetch_without_a_network_says_so() {
+    let home = Home::new();
+    let hub = home.path("hub");
+    let nowhere = [("HF_ENDPOINT", "http://127.0.0.1:9"), ("HF_HOME", hub.to_str().expect("UTF-8"))];
+    let finished = home.run_with(&["model", "fetch", NAME], &nowhere);
+    finished.check(69, &["sentence-transformers/all-MiniLM-L6-v2", "offline"]);
+    assert!(!home.data().join("nearhit/models").join(NAME).exists(), "half a model is no model");
+    home.run_with(&["model", "fetch", "unheard-of"], &nowhere).check(64, &["unheard-of", NAME]);
+}
+
+#[test]
+fn datasets_that_are_wrong_are_named_with_the_line() {
+    let home = Home::new();
+    home.run(&["eval", "pairs", "/nowhere/pairs.jsonl"]).check(66, &["/nowhere/pairs.jsonl"]);
+    for (shape, content, line, word) in [
+        ("pairs", "{\"id\":1,\"a\":\"x\",\"b\":\"y\"}\n{\n", "line 2", "no JSON"),
+        ("pairs", "{\"id\":1,\"a\":\"x\"}\n", "line 1", "\"b\""),
+        ("pairs", "\n{\"id\":1,\"a\":\"x\",\"b\":\"y\",\"label\":2}\n", "line 2", "2"),
+        ("stream", "{\"id\":1,\"text\":7}\n", "line 1", "\"text\""),
+        ("conversations", "{\"id\":1,\"a\":\"x\",\"b\":[]}\n", "line 1", "\"a\""),
+        ("stream", "", "no rows", ""),
+    ] {
+        let file = home.write("rows.jsonl", content);
+        home.run(&["eval", shape, &file]).check(65, &[&file, line, word]);
+    }
+    for args in [["--max-error", "2"], ["--labels", "all"], ["--orders", "0"]] {
+        home.run(&[&["eval", "pairs", "x"][..], &args].concat()).check(64, &args);
+    }
+}
