@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 
-use crate::support::Home;
+use crate::support::{Home, variable};
 
 /// The snippets that a test below runs.
 const RUN: &[&str] = &["check", "eval", "first hit", "proxy, first call", "python"];
@@ -43,6 +44,16 @@ fn configuration_samples_are_valid() {
     }
     let file = home.write("sample.toml", "tenency = \"single\"");
     home.run(&["check", &file]).check(78, &["tenency"]);
+}
+
+/// In every build; with an embedder they are run, too.
+#[test]
+fn python_samples_are_python() {
+    let Some(python) = variable("NEARHIT_PYTHON") else { return };
+    for Snippet { text, .. } in snippets().into_iter().filter(|snippet| snippet.language == "python") {
+        let parse = ["-c", "import ast, sys; ast.parse(sys.argv[1])", &text];
+        assert!(Command::new(&python).args(parse).status().expect("python runs").success(), "{text}");
+    }
 }
 
 #[test]
