@@ -13,7 +13,7 @@ use crate::support::{Client, Home, Upstream};
 
 const ENTRIES: &str = "/v1/caches/default/entries";
 
-/// Why a search of an empty cache finds nothing: without an embedder nothing can be near.
+/// Why a search finds nothing where nothing is comparable: without an embedder nobody looks any further.
 const NOTHING: &str = if cfg!(feature = "candle") { "empty" } else { "embedder_down" };
 
 const PASSWORD: &str = "How do I reset my password?";
@@ -33,7 +33,7 @@ async fn an_entry_is_found_read_and_removed() {
     let client = server.client("");
 
     let miss = client.search(&json!({"prompt": PASSWORD})).await;
-    assert_eq!(miss, json!({"outcome": "miss", "tier": null, "reason": NOTHING, "data": [], "nearest": null}));
+    assert_eq!(miss, json!({"outcome": "miss", "tier": null, "reason": "empty", "data": [], "nearest": null}));
 
     let body = json!({"prompt": PASSWORD, "response": "So.", "attributes": {"locale": "en"}, "ttlMillis": 60_000});
     let inserted = client.post(ENTRIES, &body).await.check(201).json();
