@@ -92,12 +92,15 @@ async fn a_full_queue_refuses_at_once() {
 async fn texts_whose_caller_has_gone_cost_nothing() {
     let embedder = embedder(1, 1000);
     let long = "hello ".repeat(250);
+    let started = Instant::now();
+    assert!(embedder.embed(&[&long]).await[0].is_ok());
+    let one = started.elapsed();
     let texts = vec![long.as_str(); 1000];
     let started = Instant::now();
     assert!(tokio::time::timeout(Duration::from_millis(1), embedder.embed(&texts)).await.is_err());
     assert!(embedder.embed(&["hello"]).await[0].is_ok());
-    // A text of this length takes 0.1 s and more.
-    assert!(started.elapsed() < Duration::from_secs(30), "the abandoned texts were embedded all the same");
+    // All of them would take a thousand times as long as one. How long one takes depends on what else runs.
+    assert!(started.elapsed() < 250 * one, "the abandoned texts were embedded all the same");
 }
 
 #[test]
