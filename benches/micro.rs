@@ -8,7 +8,7 @@ use divan::{Bencher, black_box};
 use nearhit::cache::{Cache, CacheSettings, Lookup, NewEntry, Parts, Query, Tiers};
 use nearhit::clock::SystemClock;
 use nearhit::decision::{
-    Answer, AnswerKind, CacheName, Embedding, Fingerprint, Origin, Partition, Prompt, Scope, Surface, Tenant,
+    Answer, AnswerKind, CacheName, Embedding, Fingerprint, Origin, Partition, Prompt, Scope, Tenant,
 };
 use nearhit::embed::candle::Hardware;
 use nearhit::embed::{EmbedSettings, Embedder};
@@ -114,17 +114,7 @@ fn prompt(n: u64) -> Prompt {
 }
 
 fn new_prompt(text: &str) -> Prompt {
-    let scope = Scope {
-        tenant: Tenant::new("bench"),
-        cache: CacheName::default(),
-        surface: Surface::Text,
-        upstream: String::new(),
-        model: String::new(),
-        turns: Vec::new(),
-        parameters: Default::default(),
-        headers: Default::default(),
-        attributes: Default::default(),
-    };
+    let scope = Scope::bare(Tenant::new("bench"), CacheName::default());
     Prompt::new(scope, text, Default::default())
 }
 

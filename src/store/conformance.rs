@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Filter, Owner, Removed, Store, Which};
 use crate::decision::{
     Answer, AnswerKind, CacheName, Embedding, Entry, EntryId, Fingerprint, Life, Origin, Partition, Prompt, Scope,
-    Source, Surface, Tenant,
+    Source, Tenant,
 };
 
 /// Runs the whole suite against an empty store.
@@ -112,17 +112,7 @@ fn ids(entries: &[Arc<Entry>]) -> Vec<EntryId> {
 /// An entry that differs from every other of this suite in all its fields.
 fn entry(tenant: &str, cache: &str, n: u64, vector: &[f32]) -> Entry {
     let number = n.to_string();
-    let scope = Scope {
-        tenant: Tenant::new(tenant),
-        cache: CacheName::parse(cache).expect("a valid name"),
-        surface: Surface::Text,
-        upstream: String::new(),
-        model: String::new(),
-        turns: Vec::new(),
-        parameters: Default::default(),
-        headers: Default::default(),
-        attributes: Default::default(),
-    };
+    let scope = Scope::bare(Tenant::new(tenant), CacheName::parse(cache).expect("a valid name"));
     let prompt = Prompt::new(scope, &format!("question {n}"), Default::default());
     let (fingerprint, _, slots) = Fingerprint::split(&prompt);
     let embedding = Embedding::new(vector.to_vec()).expect("not zero");
