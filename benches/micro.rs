@@ -87,8 +87,11 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");
     let settings = StoreSettings::Local { folder: folder.path().to_owned(), durability: Durability::Async };
     let store = nearhit::store::open(&settings).expect("a store");
-    let parts =
-        Parts { store: Arc::clone(&store), embedder: Some(Arc::clone(&EMBEDDER)), clock: Arc::new(SystemClock) };
+    let parts = Parts {
+        store: Arc::clone(&store),
+        embedder: Some(Arc::clone(&EMBEDDER)),
+        clock: Arc::new(SystemClock::start()),
+    };
     let cache = Cache::new(parts, CacheSettings::default(), &mut Registry::default());
     let new = (0..entries).map(|n| NewEntry {
         prompt: prompt(n),

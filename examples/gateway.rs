@@ -17,7 +17,8 @@ use tower_layer::Layer;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let parts = Parts { store: Arc::new(MemoryStore::default()), embedder: embedder()?, clock: Arc::new(SystemClock) };
+    let parts =
+        Parts { store: Arc::new(MemoryStore::default()), embedder: embedder()?, clock: Arc::new(SystemClock::start()) };
     let cache = Arc::new(Cache::new(parts, CacheSettings::default(), &mut Registry::default()));
     let upstream = Upstream::new(UpstreamSettings {
         openai: "https://api.openai.com/v1".parse()?,

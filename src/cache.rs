@@ -16,7 +16,7 @@ use crate::decision::{
 };
 use crate::embed::{EmbedError, Embedder};
 use crate::metrics::Metrics;
-use crate::store::{Filter, Owner, Removed, Store, StoreError, Usage};
+use crate::store::{Filter, Health, Owner, Removed, Store, StoreError, Usage};
 use crate::tally::{Counts, Tallies};
 
 /// The cache: what it is made of, and how it decides.
@@ -191,6 +191,7 @@ impl Cache {
         match &lookup {
             Lookup::Hit(matches) => {
                 let Some(first) = matches.first() else { return Lookup::Miss(Miss::because(Reason::NoCandidate)) };
+                self.parts.store.used(first.entry.id, self.parts.clock.now_ms());
                 let usage = first.entry.answer.usage.unwrap_or_default();
                 self.metrics.hit(first.tier, started.elapsed(), usage.input + usage.output);
                 tally.inspect(|tally| tally.hit(first.tier, usage));
@@ -284,6 +285,11 @@ impl Cache {
         (usage.unwrap_or_default(), counts.unwrap_or_default())
     }
 
+    /// How the store is.
+    pub fn health(&self) -> Health {
+        self.parts.store.health()
+    }
+
     /// The wall-clock time that entries live by, in milliseconds since 1970.
     pub fn now_ms(&self) -> u64 {
         self.parts.clock.now_ms()
@@ -291,6 +297,7 @@ impl Cache {
 
     /// Brings the gauges up to date; called before they are read.
     pub fn refresh_gauges(&self) {
+        self.metrics.store_is(&self.parts.store.health());
         let usage = self.parts.store.usage();
         self.metrics.holds(usage.iter().map(|(_, u)| u.entries).sum(), usage.iter().map(|(_, u)| u.bytes).sum());
     }
@@ -345,7 +352,8 @@ impl Cache {
     ) -> Lookup {
         let partition = Partition::new(fingerprint, &self.space(&vector));
         let wanted = NEIGHBOURS.max(query.limit);
-        let candidates = match self.parts.store.nearest(partition, &vector, wanted).await {
+        let now_ms = self.parts.clock.now_ms();
+        let candidates = match self.parts.store.nearest(partition, &vector, wanted, now_ms).await {
             Ok(candidates) => candidates,
             Err(error) => {
                 tracing::warn!(%error, "could not search the store");
@@ -355,7 +363,6 @@ impl Cache {
         if candidates.is_empty() {
             return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(stale.unwrap_or(Reason::Empty)) });
         }
-        let now_ms = self.parts.clock.now_ms();
         let policy = self.policy(&query.prompt.scope.cache);
         let mut matches = Vec::new();
         let mut rest = candidates.as_slice();

@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use crate::cache::CacheSettings;
 use crate::decision::{CacheName, Policy};
 use crate::server::{ServeSettings, Tenancy};
-use crate::store::{Durability, StoreSettings};
+use crate::store::{Durability, Limit, Limits, StoreSettings};
 use crate::upstream::UpstreamSettings;
 use crate::wire::controls;
 
@@ -128,10 +128,28 @@ impl Config {
     fn read_store(from: &mut Reader<'_>, folder: PathBuf) -> StoreSettings {
         let words = [("group", Durability::Group), ("each", Durability::Each), ("async", Durability::Async)];
         let durability = from.word("store.durability", &words);
+        let limits = Self::read_limits(from);
         match from.word("store.kind", &[("local", true), ("memory", false)]) {
-            true => StoreSettings::Local { folder, durability },
+            true => StoreSettings::Local { folder, durability, limits },
             false => StoreSettings::Memory,
         }
+    }
+
+    fn read_limits(from: &mut Reader<'_>) -> Limits {
+        let total = from.limit("store.entries_max", "store.bytes_max");
+        let each = from.limit("store.cache_entries_max", "store.cache_bytes_max");
+        let mut caches = HashMap::new();
+        for name in from.names("caches") {
+            let own = from.limit(&format!("caches.{name}.entries_max"), &format!("caches.{name}.bytes_max"));
+            // A bad name is reported where the cache's other settings are read.
+            if let Ok(name) = CacheName::parse(&name)
+                && own != Limit::default()
+            {
+                let (entries, bytes) = (own.entries.or(each.entries), own.bytes.or(each.bytes));
+                caches.insert(name, Limit { entries, bytes });
+            }
+        }
+        Limits { total, each, caches }
     }
 
     fn read_embed(from: &mut Reader<'_>) -> EmbedConfig {
@@ -227,6 +245,11 @@ impl Reader<'_> {
 
     fn text(&mut self, key: &str) -> Option<String> {
         self.read(key, "a string that is not empty", |v| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned))
+    }
+
+    fn limit(&mut self, entries: &str, bytes: &str) -> Limit {
+        let mut most = |key: &str| self.read(key, "a whole number above 0", |v| whole(v).filter(|n| *n > 0));
+        Limit { entries: most(entries).map(|n| n as u64), bytes: most(bytes).map(|n| n as u64) }
     }
 
     fn flag(&mut self, key: &str) -> bool {

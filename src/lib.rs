@@ -25,7 +25,7 @@
 //! #[tokio::main(flavor = "current_thread")]
 //! async fn main() -> Result<(), StoreError> {
 //!     // Without an embedder only exact repeats are found.
-//!     let parts = Parts { store: Arc::new(MemoryStore::default()), embedder: None, clock: Arc::new(SystemClock) };
+//!     let parts = Parts { store: Arc::new(MemoryStore::default()), embedder: None, clock: Arc::new(SystemClock::start()) };
 //!     let cache = Cache::new(parts, CacheSettings::default(), &mut Registry::default());
 //!     let scope = Scope::bare(Tenant::new("me"), CacheName::default());
 //!     let prompt = Prompt::new(scope, "How do I reset my password?", Vars::new());

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
 
 use crate::decision::{Outcome, Reason, Tier};
+use crate::store::Health;
 
 /// Where metrics are registered, and read from.
 pub use prometheus_client::registry::Registry;
@@ -24,6 +25,8 @@ pub struct Metrics {
     entries: Gauge,
     bytes: Gauge,
     tokens_saved: Counter,
+    /// What the store says of itself, by the name of what it counts.
+    store: Family<StoreLabels, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,6 +39,11 @@ struct LookupLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoredLabels {
     result: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabels {
+    what: Word,
 }
 
 /// A label value from a fixed vocabulary.
@@ -62,8 +70,9 @@ impl Metrics {
             entries: Gauge::default(),
             bytes: Gauge::default(),
             tokens_saved: Counter::default(),
+            store: Family::default(),
         };
-        let Self { lookups, lookup_seconds, embed_seconds, stored, entries, bytes, tokens_saved } = &metrics;
+        let Self { lookups, lookup_seconds, embed_seconds, stored, entries, bytes, tokens_saved, store } = &metrics;
         registry.register(
             "lookups",
             "Requests by outcome, tier of a hit, and reason of a miss or bypass",
@@ -89,6 +98,11 @@ impl Metrics {
             bytes.clone(),
         );
         registry.register("tokens_saved", "Provider tokens of the answers that hits served", tokens_saved.clone());
+        registry.register(
+            "store",
+            "What befell the store: entries lost, restored, damaged, expired, evicted; full and failing are 0 or 1",
+            store.clone(),
+        );
         metrics
     }
 
@@ -123,6 +137,27 @@ impl Metrics {
     pub(crate) fn holds(&self, entries: u64, bytes: u64) {
         self.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
         self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn store_is(&self, health: &Health) {
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for (what, number) in [
+            ("loading", u64::from(health.loading)),
+            ("rewriting", u64::from(health.rewriting)),
+            ("failing", u64::from(health.failing.is_some())),
+            ("full", u64::from(health.full)),
+            ("lost", health.lost),
+            ("restored", health.restored),
+            ("lost_vectors", health.lost_vectors),
+            ("restored_vectors", health.restored_vectors),
+            ("damaged", health.damaged),
+            ("damaged_segments", health.damaged_segments),
+            ("set_aside", health.set_aside),
+            ("expired", health.expired),
+            ("evicted", health.evicted),
+        ] {
+            self.store.get_or_create(&StoreLabels { what: Word(what) }).set(whole(number));
+        }
     }
 
     fn count(&self, outcome: Outcome, tier: &'static str, reason: &'static str) {

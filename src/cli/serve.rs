@@ -9,11 +9,12 @@ use tokio_util::task::TaskTracker;
 use super::Failure;
 use super::settings::ServeArgs;
 use crate::cache::{Cache, CacheSettings, Parts};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, EmbedModel};
 use crate::embed::Embedder;
 use crate::layer::LayerSettings;
 use crate::server::{App, IdempotencyKeys, Secret, ServeError, serve};
+use crate::store::memory::MemoryStore;
 use crate::store::{OpenStoreError, Store, StoreSettings};
 use crate::upstream::Upstream;
 
@@ -37,17 +38,24 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
 
 fn open(config: &Config) -> Result<App, Failure> {
     // First: it locks the data folder.
-    let store = open_store(&config.store)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let mut degraded = BTreeSet::new();
+    let store = open_store(config, &clock, &mut degraded)?;
     let secret = match &config.store {
         StoreSettings::Memory => Secret::random().map_err(|error| Failure::os(error.to_string()))?,
         StoreSettings::Local { .. } => {
             let folder = &config.data_dir;
-            std::fs::create_dir_all(folder)
-                .map_err(|error| Failure::io(format!("data_dir {}: {error}", folder.display())))?;
-            Secret::open(folder).map_err(|error| Failure::io(error.to_string()))?
+            let made = std::fs::create_dir_all(folder);
+            let opened = made.map_err(|error| Failure::io(format!("data_dir {}: {error}", folder.display())));
+            match opened.and_then(|()| Secret::open(folder).map_err(|error| Failure::io(error.to_string()))) {
+                // Nothing outlives the process then, so the tenants' names need not either.
+                Err(_) if degraded.contains("store") => {
+                    Secret::random().map_err(|error| Failure::os(error.to_string()))?
+                }
+                opened => opened?,
+            }
         }
     };
-    let mut degraded = BTreeSet::new();
     let (embedder, engine) = match (&config.embed.model, open_embedder(config)) {
         (EmbedModel::External { dimensions }, _) => (None, format!("external vectors of length {dimensions}")),
         (_, Ok(embedder)) => {
@@ -67,7 +75,7 @@ fn open(config: &Config) -> Result<App, Failure> {
     };
     let mut registry = Registry::default();
     let settings = CacheSettings { external_dimensions, ..config.cache.clone() };
-    let cache = Cache::new(Parts { store, embedder, clock: Arc::new(SystemClock) }, settings, &mut registry);
+    let cache = Cache::new(Parts { store, embedder, clock }, settings, &mut registry);
     let upstream = Upstream::new(config.upstream.clone()).map_err(|error| Failure::os(format!("TLS: {error}")))?;
     Ok(App {
         cache: Arc::new(cache),
@@ -90,12 +98,23 @@ fn open(config: &Config) -> Result<App, Failure> {
     })
 }
 
-#[cfg(feature = "local")]
-fn open_store(settings: &StoreSettings) -> Result<Arc<dyn Store>, Failure> {
-    crate::store::open(settings).map_err(|error| match error {
-        OpenStoreError::Locked { .. } => Failure::temporary(error.to_string()),
-        OpenStoreError::Format { .. } | OpenStoreError::Damaged { .. } => Failure::data(error.to_string()),
-        OpenStoreError::Io { .. } => Failure::io(error.to_string()),
+/// The store that the configuration names. A folder that cannot be written is no reason not to serve: entries are kept
+/// in memory then, unless the operator is strict.
+fn open_store(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    degraded: &mut BTreeSet<&'static str>,
+) -> Result<Arc<dyn Store>, Failure> {
+    let opened = crate::store::open(&config.store, Arc::clone(clock));
+    opened.or_else(|error| match error {
+        OpenStoreError::Locked { .. } => Err(Failure::temporary(error.to_string())),
+        OpenStoreError::Format { .. } => Err(Failure::data(error.to_string())),
+        OpenStoreError::Io { .. } if config.serve.strict => Err(Failure::io(error.to_string())),
+        OpenStoreError::Io { .. } => {
+            tracing::error!(%error, "the data folder cannot be used: entries are kept in memory until the end");
+            degraded.insert("store");
+            Ok(Arc::new(MemoryStore::default()))
+        }
     })
 }
 

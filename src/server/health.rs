@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::App;
+use crate::store::Health;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
@@ -24,18 +27,93 @@ pub(super) async fn healthz() -> &'static str {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Readiness {
-    /// `ready`: every recoverable entry is served.
+    /// `ready`: every recoverable entry is served. `repairing`: not yet.
     #[schema(example = "ready")]
     state: &'static str,
-    /// Parts that do not work, such as `embedder`: only exact matches are served then.
+    /// Parts that do not work: `embedder` (only exact matches are served), `store` (nothing new is kept).
     degraded: Vec<&'static str>,
     /// What turns text into vectors.
     embedder: String,
+    store: StoreHealth,
+}
+
+/// What befell the store, since the start unless it says otherwise.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::server) struct StoreHealth {
+    /// Everything is being copied into fresh files.
+    rewriting: bool,
+    /// Why nothing new is kept, where that is so.
+    failing: Option<String>,
+    /// The disk has no room for more entries.
+    full: bool,
+    /// Acknowledged entries that no copy has any more, over all starts.
+    lost: u64,
+    /// Entries that one copy had lost and the other gave back.
+    restored: u64,
+    /// Entries that only their exact key finds, because their vector is lost.
+    lost_vectors: u64,
+    restored_vectors: u64,
+    /// Rows, records and vectors that were not what was written.
+    damaged: u64,
+    /// Parts of the index that had to be built again.
+    damaged_segments: u64,
+    /// Damaged folders kept beside the data.
+    set_aside: u64,
+    expired: u64,
+    evicted: u64,
+}
+
+impl From<Health> for StoreHealth {
+    fn from(health: Health) -> Self {
+        let Health {
+            loading: _, // the state says it
+            rewriting,
+            failing,
+            full,
+            lost,
+            restored,
+            lost_vectors,
+            restored_vectors,
+            damaged,
+            damaged_segments,
+            set_aside,
+            expired,
+            evicted,
+        } = health;
+        Self {
+            rewriting,
+            failing,
+            full,
+            lost,
+            restored,
+            lost_vectors,
+            restored_vectors,
+            damaged,
+            damaged_segments,
+            set_aside,
+            expired,
+            evicted,
+        }
+    }
 }
 
 /// Every recoverable entry is served.
-#[utoipa::path(get, path = "/readyz", responses((status = 200, description = "Every recoverable entry is served", body = Readiness)))]
-pub(super) async fn readyz(State(app): State<Arc<App>>) -> Json<Readiness> {
-    let degraded = app.degraded.iter().copied().collect();
-    Json(Readiness { state: "ready", degraded, embedder: app.embedder.clone() })
+#[utoipa::path(get, path = "/readyz", responses(
+    (status = 200, description = "Every recoverable entry is served", body = Readiness),
+    (status = 503, description = "The store is still reading in or repairing; exact matches are served", body = Readiness),
+))]
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
+    let health = app.cache.health();
+    let mut degraded = app.degraded.clone();
+    if health.failing.is_some() || health.full {
+        degraded.insert("store");
+    }
+    let (status, state) = match health.loading {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "repairing"),
+        false => (StatusCode::OK, "ready"),
+    };
+    let degraded = degraded.into_iter().collect();
+    let readiness = Readiness { state, degraded, embedder: app.embedder.clone(), store: health.into() };
+    (status, Json(readiness)).into_response()
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
-use super::{Filter, Owner, Removed, Store, StoreError, Usage, entry_bytes};
+use super::{Filter, Health, Owner, Removed, Store, StoreError, Usage, entry_bytes};
 use crate::decision::{Candidate, Embedding, Entry, EntryId, Partition};
 
 /// A store without a disk.
@@ -55,6 +55,7 @@ impl Store for MemoryStore {
         partition: Partition,
         embedding: &Embedding,
         k: usize,
+        now_ms: u64,
     ) -> Result<Vec<Candidate>, StoreError> {
         let shelves = self.shelves.read();
         let ids = shelves.partitions.get(&partition).map_or(&[][..], Vec::as_slice);
@@ -67,7 +68,12 @@ impl Store for MemoryStore {
             })
             .collect();
         candidates.sort_by(|a, b| b.similarity.get().total_cmp(&a.similarity.get()).then(a.entry.id.cmp(&b.entry.id)));
-        candidates.truncate(k);
+        let mut live = 0;
+        candidates.retain(|candidate| {
+            let wanted = live < k;
+            live += usize::from(!candidate.entry.life.is_over(now_ms));
+            wanted
+        });
         Ok(candidates)
     }
 
@@ -98,6 +104,13 @@ impl Store for MemoryStore {
             .map(|(_, entry)| entry)
             .filter(|entry| entry.tenant == owner.tenant && entry.cache == owner.cache);
         Ok(of_owner.take(limit).cloned().collect())
+    }
+
+    /// Nothing is ever thrown out to make room.
+    fn used(&self, _: EntryId, _: u64) {}
+
+    fn health(&self) -> Health {
+        Health::default()
     }
 
     fn usage(&self) -> Vec<(Owner, Usage)> {

@@ -3,12 +3,14 @@
 #[cfg(test)]
 mod conformance;
 #[cfg(feature = "local")]
+pub(crate) mod eviction;
+#[cfg(feature = "local")]
 pub mod local;
 pub mod memory;
 #[cfg(feature = "local")]
 mod open;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,7 +18,7 @@ use async_trait::async_trait;
 use crate::decision::{Attributes, CacheName, Candidate, Embedding, Entry, EntryId, Partition, Source, Tenant};
 
 #[cfg(feature = "local")]
-pub use local::{Durability, OpenStoreError};
+pub use local::Durability;
 #[cfg(feature = "local")]
 pub use open::{StoreSettings, open};
 
@@ -26,12 +28,14 @@ pub trait Store: Send + Sync {
     /// The entry with this id, expired or not.
     async fn get(&self, id: EntryId) -> Result<Option<Arc<Entry>>, StoreError>;
 
-    /// The `k` entries of `partition` nearest to `embedding`, most similar first, expired ones included.
+    /// The entries of `partition` nearest to `embedding`, most similar first: `k` that have not expired at `now_ms`,
+    /// and perhaps expired ones among them.
     async fn nearest(
         &self,
         partition: Partition,
         embedding: &Embedding,
         k: usize,
+        now_ms: u64,
     ) -> Result<Vec<Candidate>, StoreError>;
 
     /// Stores the entries, each replacing the one with its id. All or none; on return they can be found, and they
@@ -44,8 +48,79 @@ pub trait Store: Send + Sync {
     /// Up to `limit` entries in the order of their ids, after `cursor`.
     async fn scan(&self, owner: &Owner, cursor: Option<EntryId>, limit: usize) -> Result<Vec<Arc<Entry>>, StoreError>;
 
+    /// The entry answered somebody at `now_ms`: it is worth more when room has to be made.
+    fn used(&self, id: EntryId, now_ms: u64);
+
     /// What each cache of each tenant holds.
     fn usage(&self) -> Vec<(Owner, Usage)>;
+
+    /// How the store is.
+    fn health(&self) -> Health;
+}
+
+/// How a store is, and what befell it since it was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Still reading in or repairing: not every entry is found yet.
+    pub loading: bool,
+    /// Everything is being copied into a new generation: one of the copies had lost something, or too much in them is
+    /// dead.
+    pub rewriting: bool,
+    /// Why nothing can be stored, where that is so. What is there is served.
+    pub failing: Option<String>,
+    /// The disk has no room for more.
+    pub full: bool,
+    /// Acknowledged entries that could not be had from any copy; counted over all starts.
+    pub lost: u64,
+    /// Entries that one copy had lost and another gave back.
+    pub restored: u64,
+    /// Entries whose vector was lost: only their exact key finds them.
+    pub lost_vectors: u64,
+    /// Vectors that were given back.
+    pub restored_vectors: u64,
+    /// Rows, records and vectors that were not what was written.
+    pub damaged: u64,
+    /// Parts of the index that had to be built again.
+    pub damaged_segments: u64,
+    /// Damaged folders that are kept for whoever wants to look.
+    pub set_aside: u64,
+    pub expired: u64,
+    pub evicted: u64,
+}
+
+/// How much may be kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Of all caches of all tenants together.
+    pub total: Limit,
+    /// Of each cache of each tenant that has none of its own.
+    pub each: Limit,
+    /// By name, of each tenant's.
+    pub caches: HashMap<CacheName, Limit>,
+}
+
+/// A limit; none where nothing is set. Bytes are uncompressed: prompts, answers and vectors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limit {
+    pub entries: Option<u64>,
+    pub bytes: Option<u64>,
+}
+
+impl Limits {
+    /// The limit of a cache of that name.
+    pub fn of(&self, cache: &CacheName) -> Limit {
+        self.caches.get(cache).copied().unwrap_or(self.each)
+    }
+
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A wall-clock time, coarse enough for 32 bits.
+#[cfg(feature = "local")]
+pub(crate) fn seconds(now_ms: u64) -> u32 {
+    u32::try_from(now_ms / 1000).unwrap_or(u32::MAX)
 }
 
 /// Whose cache: nothing reaches past it.
@@ -135,4 +210,27 @@ pub enum StoreError {
     /// The store cannot be read or written now.
     #[error("the store failed: {0}")]
     Unavailable(String),
+}
+
+impl From<&std::io::Error> for StoreError {
+    fn from(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
+                Self::Full
+            }
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Why a store did not open.
+#[cfg(feature = "local")]
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    #[error("data folder {} is in use by another process", folder.display())]
+    Locked { folder: std::path::PathBuf },
+    #[error("data folder {} holds format {found:?}; this version reads {known:?}", folder.display())]
+    Format { folder: std::path::PathBuf, found: String, known: String },
+    #[error("data folder {}: {source}", folder.display())]
+    Io { folder: std::path::PathBuf, source: std::io::Error },
 }

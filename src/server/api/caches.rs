@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::super::App;
 use super::super::auth::Caller;
 use super::super::error::ApiError;
+use super::super::health::StoreHealth;
 use super::fields::{CallersCache, JsonBody, typed};
 use super::search::counts;
 use crate::decision::{Reason, Tier};
@@ -48,6 +49,8 @@ pub(in super::super) struct StatsAnswer {
     #[schema(value_type = BTreeMap<String, u64>)]
     misses: BTreeMap<&'static str, u64>,
     tokens_saved: TokensField,
+    /// Of the whole store, not only of this cache.
+    store: StoreHealth,
     /// Wrong hits / requests; null as long as nothing measures it.
     estimated_error: Option<f64>,
     /// Its upper confidence bound.
@@ -97,6 +100,7 @@ pub(in super::super) async fn stats(
         hits: counts(&did.hits, Tier::as_str),
         misses: counts(&did.misses, Reason::as_str),
         tokens_saved: TokensField { input: did.saved.input, output: did.saved.output },
+        store: app.cache.health().into(),
         estimated_error: None,
         estimated_error_upper: None,
         money_saved: None,

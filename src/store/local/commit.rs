@@ -1,20 +1,31 @@
 //! One thread that makes changes durable, many at a time.
 //!
-//! Callers queue their changes; the committer gathers what has come in, applies it as one batch, syncs the disk
-//! once, and only then answers everybody in the group. A group is closed after 10 ms or 512 changes.
+//! Callers queue their changes; the committer gathers what has come in, writes it to the log and to the rows, syncs both
+//! once, makes it visible, and only then answers everybody in the group. A group is closed after 10 ms or 512 changes.
+//! Between groups it removes what has expired, and moves everything into a new generation when this one has become
+//! too large.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::generation::Next;
 use super::ground::Ground;
-use super::rows::encode;
-use crate::decision::{Entry, EntryId};
-use crate::store::StoreError;
+use super::index::News;
+use super::live::{Record as Live, Written};
+use super::load::{Loaded, segment_note};
+use super::log::{self, Log, Record};
+use super::rows::{RowChange, Totals};
+use super::seal::{Head, Sealed};
+use super::vectors::Slot;
+use crate::clock::Clock;
+use crate::decision::EntryId;
+use crate::store::eviction::Heat;
+use crate::store::{Limits, StoreError, seconds};
 
 /// What a store has done before it acknowledges a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,53 +34,88 @@ pub enum Durability {
     Group,
     /// Synced to disk by itself.
     Each,
-    /// Applied in memory; written and synced within 200 ms.
+    /// Written; synced within 200 ms.
     Async,
 }
 
-/// A change to one row.
+/// A change to one entry.
 pub(super) enum Change {
-    Put { entry: Arc<Entry>, row: Vec<u8> },
+    Put(Box<Put>),
     Remove(EntryId),
 }
 
-impl Change {
-    pub(super) fn put(entry: Entry) -> Result<Self, StoreError> {
-        let row = encode(&entry)?;
-        Ok(Self::Put { entry: Arc::new(entry), row })
-    }
+/// A sealed entry, on its way.
+pub(super) struct Put {
+    pub(super) head: Head,
+    pub(super) sealed: Sealed,
+    pub(super) vector: Option<Vec<f32>>,
+}
 
+impl Change {
     fn id(&self) -> EntryId {
         match self {
-            Self::Put { entry, .. } => entry.id,
+            Self::Put(put) => put.sealed.id,
             Self::Remove(id) => *id,
         }
     }
-
-    fn entry(&self) -> Option<&Arc<Entry>> {
-        match self {
-            Self::Put { entry, .. } => Some(entry),
-            Self::Remove(_) => None,
-        }
-    }
 }
 
-struct Request {
-    changes: Vec<Change>,
-    done: oneshot::Sender<Result<(), StoreError>>,
+enum Request {
+    Changes {
+        changes: Vec<Change>,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// The index has built something.
+    News(News),
+    /// Nothing comes after this.
+    Stop,
 }
 
+/// The committer, as callers see it.
 pub(super) struct Committer {
-    queue: Option<SyncSender<Request>>,
+    queue: Option<Queue>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// The way to the committer.
+#[derive(Clone)]
+pub(super) struct Queue(SyncSender<Request>);
+
+/// What comes out of the queue.
+pub(super) struct Requests(Receiver<Request>);
+
+pub(super) fn queue() -> (Queue, Requests) {
+    let (send, receive) = sync_channel(QUEUE_LENGTH);
+    (Queue(send), Requests(receive))
+}
+
+impl Queue {
+    /// Called by the index, from its own thread.
+    pub(super) fn tell(&self, news: News) {
+        // Without a committer there is nothing to keep up to date.
+        drop(self.0.send(Request::News(news)));
+    }
+}
+
 impl Committer {
-    pub(super) fn start(ground: Arc<Ground>, durability: Durability) -> std::io::Result<Self> {
-        let (queue, requests) = sync_channel(QUEUE_LENGTH);
-        let thread = std::thread::Builder::new()
-            .name("nearhit-commit".into())
-            .spawn(move || run(&ground, durability, &requests))?;
+    /// `load` runs first, on the committer's thread: what is queued meanwhile waits.
+    pub(super) fn start(
+        ground: Arc<Ground>,
+        settings: Settings,
+        (queue, requests): (Queue, Requests),
+        load: impl FnOnce(&Ground) -> Result<Loaded, StoreError> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let thread = std::thread::Builder::new().name("nearhit-commit".into()).spawn(move || {
+            let loaded = load(&ground);
+            match loaded {
+                Ok(loaded) => Work::new(&ground, settings, loaded).run(&requests),
+                Err(error) => {
+                    tracing::error!(%error, "the store could not be loaded: nothing is stored");
+                    ground.health.lock().failing = Some(error.to_string());
+                    refuse(&requests, &error);
+                }
+            }
+        })?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
@@ -77,28 +123,29 @@ impl Committer {
     pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let stopped = || StoreError::Unavailable("the committer has stopped".into());
         let (done, answer) = oneshot::channel();
-        let mut request = Request { changes, done };
+        let mut request = Request::Changes { changes, done };
         // A full queue holds as many changes as the disk takes in a second or so: wait for it without blocking
         // the thread.
         loop {
             let queue = self.queue.as_ref().ok_or_else(stopped)?;
-            match queue.try_send(request) {
+            match queue.0.try_send(request) {
                 Ok(()) => break,
-                Err(std::sync::mpsc::TrySendError::Full(back)) => {
+                Err(TrySendError::Full(back)) => {
                     request = back;
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                Err(std::sync::mpsc::TrySendError::Disconnected(_)) => return Err(stopped()),
+                Err(TrySendError::Disconnected(_)) => return Err(stopped()),
             }
         }
         answer.await.map_err(|_| stopped())?
     }
-}
 
-impl Drop for Committer {
     /// Commits what is queued, then stops.
-    fn drop(&mut self) {
-        drop(self.queue.take());
+    pub(super) fn stop(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            // Where nobody listens any more, nobody need be told.
+            drop(queue.0.send(Request::Stop));
+        }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -107,97 +154,414 @@ impl Drop for Committer {
     }
 }
 
-fn run(ground: &Ground, durability: Durability, requests: &Receiver<Request>) {
-    let waits_for_disk = !matches!(durability, Durability::Async);
-    // Since when there are changes that were acknowledged and are not on disk.
-    let mut unsynced: Option<Instant> = None;
-    loop {
-        let next = match unsynced {
-            None => requests.recv().map_err(Into::into),
-            Some(since) => requests.recv_timeout((since + SYNC_DELAY).saturating_duration_since(Instant::now())),
-        };
-        match next {
-            Ok(first) => {
-                let group = gather(first, durability, requests);
-                let result = commit(ground, &group, waits_for_disk);
-                if !waits_for_disk && result.is_ok() {
-                    unsynced.get_or_insert_with(Instant::now);
-                }
-                answer(group, &result);
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-        if unsynced.is_some_and(|since| since.elapsed() >= SYNC_DELAY) {
-            sync(ground);
-            unsynced = None;
-        }
-    }
-    sync(ground);
+/// How the committer works.
+pub(super) struct Settings {
+    pub(super) durability: Durability,
+    pub(super) limits: Limits,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
-/// For changes that were acknowledged already: there is nobody left to tell.
-fn sync(ground: &Ground) {
-    if let Err(error) = ground.rows.sync() {
-        tracing::error!(%error, "could not sync acknowledged changes");
+/// The committer, at work.
+struct Work<'a> {
+    ground: &'a Ground,
+    settings: Settings,
+    generation: u32,
+    log: Log,
+    totals: Totals,
+    /// Since when there are changes that were acknowledged and are not on disk.
+    unsynced: Option<Instant>,
+    next: Option<Next>,
+    /// When a new generation may be tried again after one was given up.
+    retry: Instant,
+    /// Where the search for expired entries goes on.
+    sweep_at: usize,
+    swept: Instant,
+}
+
+impl<'a> Work<'a> {
+    fn new(ground: &'a Ground, settings: Settings, loaded: Loaded) -> Self {
+        let Loaded { generation, log, totals, rewrite } = loaded;
+        let mut work = Self {
+            ground,
+            settings,
+            generation,
+            log,
+            totals,
+            unsynced: None,
+            next: None,
+            retry: Instant::now(),
+            sweep_at: 0,
+            swept: Instant::now(),
+        };
+        if rewrite {
+            work.begin_generation();
+        }
+        work.ground.set_loaded();
+        work
+    }
+
+    fn run(mut self, requests: &Requests) {
+        loop {
+            let patience = if self.next.is_some() { Duration::ZERO } else { IDLE };
+            match requests.0.recv_timeout(patience) {
+                Ok(Request::Changes { changes, done }) => {
+                    if self.serve((changes, done), requests) {
+                        break;
+                    }
+                }
+                Ok(Request::News(news)) => self.hear(news),
+                Err(RecvTimeoutError::Timeout) => self.idle(),
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_DELAY) {
+                self.sync_late();
+            }
+            if self.swept.elapsed() >= SWEEP_EVERY {
+                self.swept = Instant::now();
+                self.remove_expired();
+            }
+        }
+        self.sync_late();
+    }
+
+    /// Commits the request and what came in with it; true if that was the last of all.
+    fn serve(&mut self, first: Waiting, requests: &Requests) -> bool {
+        let Gathered { group, news, last } = gather(first, self.settings.durability, requests);
+        let (mut changes, mut waiting) = (Vec::new(), Vec::with_capacity(group.len()));
+        for (more, done) in group {
+            changes.extend(more);
+            waiting.push(done);
+        }
+        let (result, freed) = self.commit(changes);
+        for done in waiting {
+            let answer = match &result {
+                Ok(()) => Ok(()),
+                Err(StoreError::Full) => Err(StoreError::Full),
+                Err(StoreError::Unavailable(cause)) => Err(StoreError::Unavailable(cause.clone())),
+            };
+            // The caller may have gone; the change is made all the same.
+            drop(done.send(answer));
+        }
+        self.erase(&freed);
+        news.into_iter().for_each(|news| self.hear(news));
+        if self.next.is_some() {
+            self.step();
+        }
+        last
+    }
+
+    /// Makes the changes, and says which slots they freed. Nothing is changed where this fails, but for a failure of
+    /// the disk itself: nothing is written from then on.
+    fn commit(&mut self, mut changes: Vec<Change>) -> (Result<(), StoreError>, Vec<(Slot, Option<Live>)>) {
+        let mut freed = Vec::new();
+        // Of several changes to one entry only the last counts.
+        let mut last: HashMap<EntryId, usize> = HashMap::with_capacity(changes.len());
+        for (n, change) in changes.iter().enumerate() {
+            last.insert(change.id(), n);
+        }
+        let mut n = 0;
+        changes.retain(|change| {
+            let counts = last[&change.id()] == n;
+            if let (false, Change::Put(put)) = (counts, change) {
+                freed.push((put.sealed.slot, None));
+            }
+            n += 1;
+            counts
+        });
+        let puts: Vec<(&Head, EntryId)> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Put(put) => Some((&put.head, put.sealed.id)),
+                Change::Remove(_) => None,
+            })
+            .collect();
+        let now_ms = self.settings.clock.now_ms();
+        let evicted = self.settings.limits.evict(&self.ground.live, &puts, seconds(now_ms));
+        drop(puts);
+        self.ground.health.lock().evicted += evicted.len() as u64;
+        changes.extend(evicted.into_iter().map(Change::Remove));
+        let before = self.totals.seq;
+        let result = self.write(&changes, now_ms);
+        match &result {
+            Ok(()) => {
+                for (change, seq) in changes.into_iter().zip(before + 1..) {
+                    freed.extend(self.publish(change, seq, now_ms).map(|(slot, record)| (slot, Some(record))));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "could not commit");
+                freed.extend(changes.into_iter().filter_map(|change| match change {
+                    Change::Put(put) => Some((put.sealed.slot, None)),
+                    Change::Remove(_) => None,
+                }));
+            }
+        }
+        (result, freed)
+    }
+
+    fn write(&mut self, changes: &[Change], now_ms: u64) -> Result<(), StoreError> {
+        if let Some(cause) = &self.ground.health.lock().failing {
+            return Err(StoreError::Unavailable(cause.clone()));
+        }
+        let mut records = Vec::new();
+        let mut rows = Vec::with_capacity(changes.len());
+        let mut totals = Totals { now_ms, ..self.totals };
+        for change in changes {
+            totals.seq += 1;
+            let old = self.ground.live.record(change.id());
+            let pieces = old.as_ref().map_or(0, |(_, record)| record.pieces);
+            match change {
+                Change::Put(put) => {
+                    totals.entries += u64::from(old.is_none());
+                    log::write_put_record(&mut records, totals.seq, &put.sealed);
+                    rows.push(RowChange::Put { sealed: &put.sealed, seq: totals.seq, replaced: pieces });
+                }
+                Change::Remove(id) => {
+                    totals.entries -= u64::from(old.is_some());
+                    log::write(&mut records, &Record::Remove { seq: totals.seq, id: *id });
+                    rows.push(RowChange::Remove { id: *id, count: pieces });
+                }
+            }
+        }
+        log::write(&mut records, &Record::Commit(totals));
+        // Deletions make room: they may use what is kept back for them.
+        let makes_room = changes.iter().all(|change| matches!(change, Change::Remove(_)));
+        let room = super::room::check(self.ground.path(), records.len() as u64, makes_room);
+        self.ground.health.lock().full = matches!(room, Err(StoreError::Full));
+        room?;
+        for change in changes {
+            if let Change::Put(put) = change
+                && let Some(vector) = &put.vector
+            {
+                self.ground
+                    .vectors
+                    .write(put.sealed.slot, put.sealed.id, vector)
+                    .map_err(|error| StoreError::from(&error))?;
+            }
+        }
+        // A record that is only half written is taken back; nothing has happened then.
+        self.log.append(&records).map_err(|error| StoreError::from(&error))?;
+        self.totals = totals;
+        let waits = !matches!(self.settings.durability, Durability::Async);
+        let done = if waits { self.log.sync().map_err(|error| StoreError::from(&error)) } else { Ok(()) };
+        let done = done.and_then(|()| self.ground.rows().apply(&rows, totals));
+        let done = done.and_then(|()| if waits { self.ground.rows().sync() } else { Ok(()) });
+        // Whether the disk has it is unknown, and a second sync would not tell: it is asked again at the next start.
+        done.inspect_err(|error| self.ground.health.lock().failing = Some(error.to_string()))?;
+        if !waits {
+            self.unsynced.get_or_insert_with(Instant::now);
+        }
+        if let Some(next) = &mut self.next
+            && let Err(error) = next.follow(&rows, totals)
+        {
+            self.give_up(&error);
+        }
+        Ok(())
+    }
+
+    /// Makes a committed change visible; returns what it replaced.
+    fn publish(&mut self, change: Change, seq: u64, now_ms: u64) -> Option<(Slot, Live)> {
+        let live = &self.ground.live;
+        let old = match change {
+            Change::Remove(id) => {
+                let old = live.remove(id);
+                self.ground.forget(id);
+                old
+            }
+            Change::Put(put) => {
+                let Sealed { id, slot, ref pieces, .. } = put.sealed;
+                let old = live.insert(
+                    id,
+                    slot,
+                    &put.head,
+                    Written { seq, pieces: pieces.len() as u16, stored: put.sealed.bytes() },
+                    Heat::new(seconds(now_ms)),
+                );
+                self.ground.forget(id);
+                if let Some((partition, dimensions)) = put.head.place {
+                    self.ground.index.insert(partition, slot, dimensions as usize);
+                }
+                old
+            }
+        };
+        old
+    }
+
+    /// What was sealed under these slots' keys cannot be read again by anybody once this returns.
+    fn erase(&mut self, freed: &[(Slot, Option<Live>)]) {
+        if freed.is_empty() {
+            return;
+        }
+        let slots: Vec<Slot> = freed.iter().map(|(slot, _)| *slot).collect();
+        let unused = freed.iter().filter(|(slot, record)| match record.as_ref().and_then(|record| record.place) {
+            Some((partition, _)) => self.ground.index.remove(partition, *slot),
+            None => true,
+        });
+        let unused: Vec<Slot> = unused.map(|(slot, _)| *slot).collect();
+        let erased = self.ground.keys.renew(&slots).and_then(|()| self.ground.vectors.erase(&slots));
+        match erased.and_then(|()| self.ground.vectors.sync()) {
+            Ok(()) => self.ground.give_slots(unused),
+            // The next start makes up for it; the slots are not used before.
+            Err(error) => tracing::error!(%error, "could not erase"),
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        let News { built, replaced, released, partition: _ } = news;
+        let put = built.iter().filter_map(|file| Some((segment_note(&file.name), postcard::to_stdvec(file).ok()?)));
+        let put: Vec<_> = put.collect();
+        let remove: Vec<String> = replaced.iter().map(|file| segment_note(&file.name)).collect();
+        let rows = self.ground.rows();
+        let noted = rows.change_notes(&put, &remove).and_then(|()| rows.sync());
+        if let Err(error) = noted {
+            tracing::warn!(%error, "could not note a segment");
+            return;
+        }
+        if let Some(next) = &self.next
+            && let Err(error) = next.follow_notes(&put, &remove)
+        {
+            self.give_up(&error);
+        }
+        for file in &replaced {
+            if let Err(error) = self.ground.index.discard(file) {
+                tracing::warn!(%error, file = file.name, "could not delete a segment file");
+            }
+        }
+        self.ground.give_slots(released);
+    }
+
+    fn idle(&mut self) {
+        if self.next.is_some() {
+            self.step();
+        } else if Instant::now() >= self.retry && self.is_bloated() {
+            self.begin_generation();
+        }
+    }
+
+    /// Whether rows and log hold so much that is dead that copying what lives is worth it.
+    fn is_bloated(&self) -> bool {
+        let stored = self.ground.live.stored_bytes();
+        let log = self.log.bytes();
+        if log < BLOAT_MIN {
+            return false;
+        }
+        log + self.ground.rows().bytes() > BLOAT_MIN + BLOAT * stored
+    }
+
+    fn begin_generation(&mut self) {
+        match Next::begin(&self.ground.folder) {
+            Ok(next) => {
+                self.next = Some(next);
+                self.ground.health.lock().rewriting = true;
+            }
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// The current generation goes on.
+    fn give_up(&mut self, error: &StoreError) {
+        tracing::warn!(%error, "gave a new generation up");
+        self.next = None;
+        self.ground.health.lock().rewriting = false;
+        self.retry = Instant::now() + RETRY_AFTER;
+    }
+
+    /// Copies a little more; switches when everything is copied.
+    fn step(&mut self) {
+        let Some(next) = &mut self.next else { return };
+        match next.step(self.ground, self.totals) {
+            Ok(false) => {}
+            Ok(true) => {
+                let Some(next) = self.next.take() else { return };
+                match next.finish(self.ground, self.totals) {
+                    Ok((generation, log)) => {
+                        tracing::info!(old = self.generation, new = generation, "moved into a new generation");
+                        (self.generation, self.log) = (generation, log);
+                        self.ground.health.lock().rewriting = false;
+                        if let Err(error) = self.ground.folder.tidy(generation) {
+                            tracing::warn!(%error, "could not remove the old generation");
+                        }
+                    }
+                    Err(error) => self.give_up(&error),
+                }
+            }
+            Err(error) => {
+                self.give_up(&error);
+            }
+        }
+    }
+
+    /// Looks at a part of the entries; all of them are looked at within a minute.
+    fn remove_expired(&mut self) {
+        let now_ms = self.settings.clock.now_ms();
+        let bound = self.ground.live.bound();
+        let part = (bound / SWEEP_PARTS).max(SWEEP_MIN).min(bound);
+        let expired = self.ground.live.ids_in(self.sweep_at, part, |record| record.life.is_over(now_ms));
+        self.sweep_at = if bound == 0 { 0 } else { (self.sweep_at + part) % bound };
+        for some in expired.chunks(GROUP_CHANGES) {
+            let (result, freed) = self.commit(some.iter().copied().map(Change::Remove).collect());
+            if result.is_err() {
+                return;
+            }
+            self.ground.health.lock().expired += some.len() as u64;
+            self.erase(&freed);
+        }
+    }
+
+    /// For changes that were acknowledged already: there is nobody left to tell.
+    fn sync_late(&mut self) {
+        if self.unsynced.take().is_none() {
+            return;
+        }
+        let log = self.log.sync().map_err(|error| StoreError::from(&error));
+        if let Err(error) = log.and_then(|()| self.ground.rows().sync()) {
+            tracing::error!(%error, "could not sync acknowledged changes");
+            self.ground.health.lock().failing = Some(error.to_string());
+        }
     }
 }
+
+struct Gathered {
+    group: Vec<Waiting>,
+    news: Vec<News>,
+    last: bool,
+}
+
+type Waiting = (Vec<Change>, oneshot::Sender<Result<(), StoreError>>);
 
 /// The first request and what came in with it. `Group` waits a moment for more; `Async` takes what is there already.
-fn gather(first: Request, durability: Durability, requests: &Receiver<Request>) -> Vec<Request> {
+fn gather(first: Waiting, durability: Durability, requests: &Requests) -> Gathered {
+    let mut size = first.0.len();
+    let mut gathered = Gathered { group: vec![first], news: Vec::new(), last: false };
     let stays_open = match durability {
-        Durability::Each => return vec![first],
+        Durability::Each => return gathered,
         Durability::Group => GROUP_TIME,
         Durability::Async => Duration::ZERO,
     };
-    let mut size = first.changes.len();
-    let mut group = vec![first];
     let closes = Instant::now() + stays_open;
     while size < GROUP_CHANGES {
-        match requests.recv_timeout(closes.saturating_duration_since(Instant::now())) {
-            Ok(request) => {
-                size += request.changes.len();
-                group.push(request);
+        match requests.0.recv_timeout(closes.saturating_duration_since(Instant::now())) {
+            Ok(Request::Changes { changes, done }) => {
+                size += changes.len();
+                gathered.group.push((changes, done));
+            }
+            Ok(Request::News(more)) => gathered.news.push(more),
+            Ok(Request::Stop) => {
+                gathered.last = true;
+                break;
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
-    group
+    gathered
 }
 
-/// Applies the group as one batch, waits for the disk if asked to, then makes it visible.
-fn commit(ground: &Ground, group: &[Request], waits_for_disk: bool) -> Result<(), StoreError> {
-    let changes = || group.iter().flat_map(|request| &request.changes);
-    let mut batch = sled::Batch::default();
-    let mut current: HashMap<EntryId, Option<Arc<Entry>>> = HashMap::new();
-    for change in changes() {
-        match change {
-            Change::Put { entry, row } => batch.insert(entry.id.as_bytes(), row.as_slice()),
-            Change::Remove(id) => batch.remove(id.as_bytes()),
+/// Tells everybody that nothing can be stored.
+fn refuse(requests: &Requests, error: &StoreError) {
+    for request in &requests.0 {
+        if let Request::Changes { done, .. } = request {
+            drop(done.send(Err(StoreError::Unavailable(error.to_string()))));
         }
-        // A row too damaged to be read is replaced like an absent one.
-        current.entry(change.id()).or_insert_with(|| ground.rows.get(change.id()).ok().flatten().map(Arc::new));
-    }
-    ground.rows.apply(batch)?;
-    // Applied changes are read by id from now on, so they are published even if they cannot be synced: the caller is
-    // told of the failure, and may try again.
-    let synced = if waits_for_disk { ground.rows.sync() } else { Ok(()) };
-    for change in changes() {
-        let old = current.insert(change.id(), change.entry().cloned()).flatten();
-        ground.publish(old.as_deref(), change.entry().map(Arc::as_ref));
-    }
-    synced
-}
-
-fn answer(group: Vec<Request>, result: &Result<(), StoreError>) {
-    for request in group {
-        let answer = match result {
-            Ok(()) => Ok(()),
-            Err(StoreError::Full) => Err(StoreError::Full),
-            Err(StoreError::Unavailable(cause)) => Err(StoreError::Unavailable(cause.clone())),
-        };
-        // The caller may have gone; the change is made all the same.
-        drop(request.done.send(answer));
     }
 }
 
@@ -212,3 +576,21 @@ const GROUP_CHANGES: usize = 512;
 
 /// How long an `Async` change may stay unsynced.
 const SYNC_DELAY: Duration = Duration::from_millis(200);
+
+/// How often an idle committer looks for something to do.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// Expired entries are looked for this often, in a part of the slots at a time.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const SWEEP_PARTS: usize = 30;
+const SWEEP_MIN: usize = 65_536;
+
+/// A new generation is worth its while once rows and log together are this many times what the live entries need:
+/// fresh ones are 2.5 to 3 times.
+const BLOAT: u64 = 4;
+
+/// How long a new generation that failed is not tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(600);
+
+/// Below this nobody minds.
+const BLOAT_MIN: u64 = 64 << 20;

@@ -1,0 +1,72 @@
+//! A vector as signed bytes with one scale, stored shifted up by 128, and what a search needs of its query.
+//!
+//! Rows are padded to whole cache lines with the shifted zero, so no kernel meets an odd end and no row shares a line.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::decision::Embedding;
+use crate::store::local::kernel::Kernel;
+
+/// A row of an int8 copy.
+pub(super) struct Row {
+    pub(super) bytes: Vec<u8>,
+    pub(super) scale: f32,
+}
+
+impl Row {
+    pub(super) fn of(values: &[f16]) -> Self {
+        let values = values.to_f32_vec();
+        let mut bytes = vec![ZERO; stride(values.len())];
+        let scale = quantise(&values, |i, value| bytes[i] = (i32::from(value) + i32::from(ZERO)) as u8);
+        Self { bytes, scale }
+    }
+}
+
+/// What rows are compared with; made once a search.
+pub(super) struct Query {
+    bytes: Vec<i8>,
+    /// What the rows' shift adds to every product.
+    shift: i32,
+    kernel: Kernel,
+}
+
+impl Query {
+    pub(super) fn of(embedding: &Embedding) -> Self {
+        let mut bytes = vec![0; stride(embedding.dimensions())];
+        quantise(embedding.as_slice(), |i, value| bytes[i] = value);
+        Self::from_bytes(bytes)
+    }
+
+    /// A stored row as a query.
+    pub(super) fn of_row(row: &[u8]) -> Self {
+        Self::from_bytes(row.iter().map(|byte| (byte ^ ZERO) as i8).collect())
+    }
+
+    fn from_bytes(bytes: Vec<i8>) -> Self {
+        let shift = i32::from(ZERO) * bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
+        Self { bytes, shift, kernel: Kernel::choose() }
+    }
+
+    /// Grows with the cosine; comparable between rows, for this query only.
+    #[inline(always)]
+    pub(super) fn score(&self, row: &[u8], scale: f32) -> f32 {
+        (self.kernel.dot_u8_i8(row, &self.bytes) - self.shift) as f32 * scale
+    }
+}
+
+/// Bytes of a row.
+pub(super) fn stride(dims: usize) -> usize {
+    dims.next_multiple_of(64)
+}
+
+/// Gives every value's byte, and returns what a byte's unit is worth.
+fn quantise(values: &[f32], mut put: impl FnMut(usize, i8)) -> f32 {
+    let most = values.iter().fold(0f32, |most, value| most.max(value.abs()));
+    let scale = most / f32::from(i8::MAX);
+    let units = if scale > 0.0 { scale.recip() } else { 0.0 };
+    values.iter().enumerate().for_each(|(i, value)| put(i, (value * units).round() as i8));
+    scale
+}
+
+const ZERO: u8 = 128;
