@@ -11,7 +11,8 @@
 //! Knows no clock, no lock and no expiry: expired entries are for the caller to remove first, and chance is the
 //! caller's, who brings the samples.
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(feature = "server")]
+#[cfg(test)]
 mod replay;
 
 /// Hits of one entry, halved every [`HALF_LIFE_PACES`].

@@ -252,7 +252,7 @@ impl<'a> Work<'a> {
 
     /// Makes the changes, and says which slots they freed. Nothing is changed where this fails, but for a failure of
     /// the disk itself: nothing is written from then on.
-    fn commit(&mut self, mut changes: Vec<Change>) -> (Result<(), StoreError>, Vec<(Slot, Option<Live>)>) {
+    fn commit(&mut self, mut changes: Vec<Change>) -> (Result<(), StoreError>, Vec<Freed>) {
         let mut freed = Vec::new();
         // Of several changes to one entry only the last counts.
         let mut last: HashMap<EntryId, usize> = HashMap::with_capacity(changes.len());
@@ -362,7 +362,7 @@ impl<'a> Work<'a> {
     /// Makes a committed change visible; returns what it replaced.
     fn publish(&mut self, change: Change, seq: u64, now_ms: u64) -> Option<(Slot, Live)> {
         let live = &self.ground.live;
-        let old = match change {
+        match change {
             Change::Remove(id) => {
                 let old = live.remove(id);
                 self.ground.forget(id);
@@ -383,12 +383,11 @@ impl<'a> Work<'a> {
                 }
                 old
             }
-        };
-        old
+        }
     }
 
     /// What was sealed under these slots' keys cannot be read again by anybody once this returns.
-    fn erase(&mut self, freed: &[(Slot, Option<Live>)]) {
+    fn erase(&mut self, freed: &[Freed]) {
         if freed.is_empty() {
             return;
         }
@@ -520,6 +519,9 @@ impl<'a> Work<'a> {
         }
     }
 }
+
+/// A slot that is not used any more, and what it was used for.
+type Freed = (Slot, Option<Live>);
 
 struct Gathered {
     group: Vec<Waiting>,

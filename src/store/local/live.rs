@@ -45,7 +45,7 @@ pub(super) struct Written {
 /// Every live entry.
 pub(super) struct Live {
     /// By id, in shards of their own lock.
-    slots: Vec<RwLock<HashMap<EntryId, (Slot, u64), IdHasher>>>,
+    slots: Vec<RwLock<Shard>>,
     records: RwLock<Vec<RwLock<Chunk>>>,
     owners: RwLock<Owners>,
     /// Of all entries together.
@@ -54,6 +54,9 @@ pub(super) struct Live {
     pace: Mutex<Pace>,
     hasher: IdHasher,
 }
+
+/// Slot and sequence number by id.
+type Shard = HashMap<EntryId, (Slot, u64), IdHasher>;
 
 type Chunk = Box<[Option<Record>]>;
 
@@ -253,7 +256,9 @@ impl Live {
 
     /// Forgets everything.
     pub(super) fn clear(&self) {
-        self.ids_where(|_| true).into_iter().for_each(|id| drop(self.remove(id)));
+        for id in self.ids_where(|_| true) {
+            self.remove(id);
+        }
     }
 
     fn number(&self, owner: &Owner) -> u32 {
@@ -302,7 +307,7 @@ impl Live {
         std::mem::replace(&mut self.records.read()[chunk].write()[place], record)
     }
 
-    fn shard(&self, id: EntryId) -> &RwLock<HashMap<EntryId, (Slot, u64), IdHasher>> {
+    fn shard(&self, id: EntryId) -> &RwLock<Shard> {
         // The top bits: the map itself uses the others.
         &self.slots[(self.hasher.hash_one(id) >> (64 - SHARDS.ilog2())) as usize]
     }

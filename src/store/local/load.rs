@@ -15,7 +15,7 @@ use super::index::SegmentFile;
 use super::live::Written;
 use super::log::{self, Contents, Last, Log, Record};
 use super::rows::{Row, RowChange, Rows, Totals};
-use super::seal::{Head, Sealed};
+use super::seal::{Head, Piece, Sealed};
 use super::vectors::Slot;
 use crate::clock::Clock;
 use crate::decision::EntryId;
@@ -246,14 +246,13 @@ impl Merge<'_> {
 
     fn head(&self, id: EntryId, row: &Row) -> Option<Head> {
         let key = self.ground.keys.of(row.slot)?;
-        self.ground.sealer.head(&key, id, row.slot, row.count, row.as_ref()).ok()
+        self.ground.sealer.head(&key, row.piece(id)).ok()
     }
 
     fn is_whole(&self, id: EntryId, row: &Row) -> bool {
         let Some((slot, seq)) = self.ground.live.find(id) else { return false };
         let Some(key) = self.ground.keys.of(slot) else { return false };
-        (row.slot, row.seq) == (slot, seq)
-            && self.ground.sealer.is_whole(&key, id, slot, row.number, row.count, row.as_ref())
+        (row.slot, row.seq) == (slot, seq) && self.ground.sealer.is_whole(&key, row.piece(id))
     }
 
     /// A row that is well. It counts unless the log has something newer.
@@ -312,7 +311,8 @@ impl Merge<'_> {
         let key = self.ground.keys.of(sealed.slot);
         let head = key.as_ref().and_then(|key| {
             let count = u16::try_from(sealed.pieces.len()).ok()?;
-            self.ground.sealer.head(key, id, sealed.slot, count, sealed.pieces.first()?).ok()
+            let first = Piece { id, slot: sealed.slot, number: 0, count, bytes: sealed.pieces.first()? };
+            self.ground.sealer.head(key, first).ok()
         });
         // Erased since, or the key is lost: nobody can open it.
         let (Some(key), Some(head)) = (key, head) else {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::seal::Sealed;
+use super::seal::{Piece, Sealed};
 use super::vectors::Slot;
 use crate::decision::EntryId;
 use crate::store::StoreError;
@@ -36,6 +36,12 @@ impl AsRef<[u8]> for Row {
     /// The sealed bytes.
     fn as_ref(&self) -> &[u8] {
         &self.row[FRAME_BYTES..]
+    }
+}
+
+impl Row {
+    pub(super) fn piece(&self, id: EntryId) -> Piece<'_> {
+        Piece { id, slot: self.slot, number: self.number, count: self.count, bytes: self.as_ref() }
     }
 }
 

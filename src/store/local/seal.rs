@@ -41,6 +41,42 @@ pub(super) struct Sealed {
     pub(super) vector: Option<Vec<u8>>,
 }
 
+/// A piece, sealed or about to be, and what it belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece<'a> {
+    pub(super) id: EntryId,
+    pub(super) slot: Slot,
+    pub(super) number: u16,
+    /// Pieces that the entry has.
+    pub(super) count: u16,
+    pub(super) bytes: &'a [u8],
+}
+
+impl Piece<'_> {
+    fn lock(&self, cipher: &LessSafeKey) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = self.bytes.to_vec();
+        let sealed = cipher.seal_in_place_append_tag(nonce(self.number), Aad::from(self.binding()), &mut bytes);
+        sealed.map_err(unwritable)?;
+        Ok(bytes)
+    }
+
+    fn unlock(&self, cipher: &LessSafeKey) -> Result<Vec<u8>, Damaged> {
+        let mut bytes = self.bytes.to_vec();
+        let opened = cipher.open_in_place(nonce(self.number), Aad::from(self.binding()), &mut bytes);
+        let length = opened.map_err(|_| Damaged)?.len();
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    fn binding(&self) -> [u8; 22] {
+        let mut bytes = [0; 22];
+        bytes[..16].copy_from_slice(self.id.as_bytes());
+        bytes[16..20].copy_from_slice(&self.slot.to_le_bytes());
+        bytes[20..].copy_from_slice(&self.count.to_le_bytes());
+        bytes
+    }
+}
+
 impl Sealed {
     /// Bytes that it takes in rows and log.
     pub(super) fn bytes(&self) -> u32 {
@@ -91,18 +127,19 @@ impl Sealer {
         let cipher = cipher(key)?;
         let count = u16::try_from(plain.len().div_ceil(PIECE_BYTES)).map_err(unwritable)?;
         let pieces = plain.chunks(PIECE_BYTES).zip(0..count);
-        let pieces = pieces.map(|(piece, number)| lock(&cipher, entry.id, slot, number, count, piece.to_vec()));
+        let id = entry.id;
+        let pieces = pieces.map(|(bytes, number)| Piece { id, slot, number, count, bytes }.lock(&cipher));
         let pieces = pieces.collect::<Result<Vec<_>, _>>()?;
         let vector = match &entry.place {
-            Some((_, vector)) => Some(lock(&cipher, entry.id, slot, VECTOR, 0, to_f16(vector.as_slice()))?),
+            Some((_, vector)) => Some(self.seal_vector(key, id, slot, vector.as_slice())?),
             None => None,
         };
-        Ok((head, Sealed { id: entry.id, slot, pieces, vector }))
+        Ok((head, Sealed { id, slot, pieces, vector }))
     }
 
     /// The head, from the first piece.
-    pub(super) fn head(&self, key: &Key, id: EntryId, slot: Slot, count: u16, first: &[u8]) -> Result<Head, Damaged> {
-        let plain = unlock(&cipher(key).map_err(|_| Damaged)?, id, slot, 0, count, first)?;
+    pub(super) fn head(&self, key: &Key, first: Piece<'_>) -> Result<Head, Damaged> {
+        let plain = first.unlock(&cipher(key).map_err(|_| Damaged)?)?;
         postcard::take_from_bytes(&plain).map(|(head, _)| head).map_err(|_| Damaged)
     }
 
@@ -118,7 +155,7 @@ impl Sealer {
         let count = u16::try_from(pieces.len()).map_err(|_| Damaged)?;
         let mut plain = Vec::with_capacity(pieces.len() * PIECE_BYTES);
         for (piece, number) in pieces.iter().zip(0..count) {
-            plain.extend_from_slice(&unlock(&cipher, id, slot, number, count, piece.as_ref())?);
+            plain.extend_from_slice(&Piece { id, slot, number, count, bytes: piece.as_ref() }.unlock(&cipher)?);
         }
         let (head, body): (Head, &[u8]) = postcard::take_from_bytes(&plain).map_err(|_| Damaged)?;
         let entry: Entry = match head.inflated {
@@ -141,14 +178,15 @@ impl Sealer {
         dimensions: usize,
         sealed: &[u8],
     ) -> Result<Vec<f32>, Damaged> {
-        let plain = unlock(&cipher(key).map_err(|_| Damaged)?, id, slot, VECTOR, 0, sealed)?;
+        let piece = Piece { id, slot, number: VECTOR, count: 0, bytes: sealed };
+        let plain = piece.unlock(&cipher(key).map_err(|_| Damaged)?)?;
         if plain.len() != 2 * dimensions {
             return Err(Damaged);
         }
         Ok(plain.chunks_exact(2).map(|pair| half::f16::from_le_bytes([pair[0], pair[1]]).to_f32()).collect())
     }
 
-    /// A vector that was read back, as it was sealed first: the same bytes under the same key.
+    /// The vector's piece. Of a vector that was read back it is the same to the bit.
     pub(super) fn seal_vector(
         &self,
         key: &Key,
@@ -156,12 +194,12 @@ impl Sealer {
         slot: Slot,
         vector: &[f32],
     ) -> Result<Vec<u8>, StoreError> {
-        lock(&cipher(key)?, id, slot, VECTOR, 0, to_f16(vector))
+        Piece { id, slot, number: VECTOR, count: 0, bytes: &to_f16(vector) }.lock(&cipher(key)?)
     }
 
     /// Whether a piece is what it was when it was written.
-    pub(super) fn is_whole(&self, key: &Key, id: EntryId, slot: Slot, number: u16, count: u16, piece: &[u8]) -> bool {
-        cipher(key).is_ok_and(|cipher| unlock(&cipher, id, slot, number, count, piece).is_ok())
+    pub(super) fn is_whole(&self, key: &Key, piece: Piece<'_>) -> bool {
+        cipher(key).is_ok_and(|cipher| piece.unlock(&cipher).is_ok())
     }
 
     fn compress(&self, body: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -205,48 +243,10 @@ fn cipher(key: &Key) -> Result<LessSafeKey, StoreError> {
     UnboundKey::new(&AES_128_GCM, key).map(LessSafeKey::new).map_err(unwritable)
 }
 
-fn lock(
-    cipher: &LessSafeKey,
-    id: EntryId,
-    slot: Slot,
-    number: u16,
-    count: u16,
-    mut plain: Vec<u8>,
-) -> Result<Vec<u8>, StoreError> {
-    let aad = Aad::from(binding(id, slot, count));
-    cipher.seal_in_place_append_tag(nonce(number), aad, &mut plain).map_err(unwritable)?;
-    Ok(plain)
-}
-
-fn unlock(
-    cipher: &LessSafeKey,
-    id: EntryId,
-    slot: Slot,
-    number: u16,
-    count: u16,
-    piece: &[u8],
-) -> Result<Vec<u8>, Damaged> {
-    let mut bytes = piece.to_vec();
-    let length = cipher
-        .open_in_place(nonce(number), Aad::from(binding(id, slot, count)), &mut bytes)
-        .map_err(|_| Damaged)?
-        .len();
-    bytes.truncate(length);
-    Ok(bytes)
-}
-
 fn nonce(number: u16) -> Nonce {
     let mut bytes = [0; 12];
     bytes[..2].copy_from_slice(&number.to_le_bytes());
     Nonce::assume_unique_for_key(bytes)
-}
-
-fn binding(id: EntryId, slot: Slot, count: u16) -> [u8; 22] {
-    let mut bytes = [0; 22];
-    bytes[..16].copy_from_slice(id.as_bytes());
-    bytes[16..20].copy_from_slice(&slot.to_le_bytes());
-    bytes[20..].copy_from_slice(&count.to_le_bytes());
-    bytes
 }
 
 fn unwritable(error: impl std::fmt::Display) -> StoreError {

@@ -181,6 +181,8 @@ async fn everything_is_there_again() {
     assert_eq!(health, Health::default());
 }
 
+type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+
 /// Flips and cuts of every file: the other copy has it.
 #[tokio::test]
 async fn what_one_file_loses_another_gives_back() {
@@ -191,7 +193,7 @@ async fn what_one_file_loses_another_gives_back() {
         if bytes.is_empty() {
             continue;
         }
-        let damages: [(&str, Box<dyn Fn(&mut Vec<u8>)>); 4] = [
+        let damages: [(&str, Damage); 4] = [
             (
                 "a flipped bit",
                 Box::new(|bytes| {

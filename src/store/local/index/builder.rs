@@ -22,9 +22,12 @@ pub(super) struct Builder {
     pub(super) builders: usize,
     pub(super) flat_max: usize,
     pub(super) stop: Arc<AtomicBool>,
-    pub(super) news: Box<dyn Fn(News) + Send + Sync>,
-    pub(super) forget: Box<dyn Fn(&Arc<Large>) + Send + Sync>,
+    pub(super) news: Tell,
+    pub(super) forget: Forget,
 }
+
+type Tell = Box<dyn Fn(News) + Send + Sync>;
+type Forget = Box<dyn Fn(&Arc<Large>) + Send + Sync>;
 
 /// How much of a partition goes into a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
