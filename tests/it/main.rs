@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 #[cfg(feature = "candle")]
 mod clients;
+mod faults;
 #[cfg(feature = "bundled-model")]
 mod golden;
 mod proxy;

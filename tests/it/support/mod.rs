@@ -19,8 +19,10 @@ pub fn skip(reason: &str) {
     assert!(std::env::var_os("NEARHIT_CI").is_none(), "with NEARHIT_CI nothing may be skipped: {reason}");
 }
 
+/// Says why a test cannot run here, where not every machine is expected to have what it takes.
+///
 /// Not by `println`, which the test harness keeps to itself when a test passes.
-fn say_skipped(reason: &str) {
+pub fn say_skipped(reason: &str) {
     writeln!(std::io::stderr(), "skipped: {reason}").expect("stderr");
 }
 
