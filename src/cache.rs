@@ -285,6 +285,14 @@ impl Cache {
         (usage.unwrap_or_default(), counts.unwrap_or_default())
     }
 
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.parts.store
+    }
+
+    pub(crate) fn embedder(&self) -> Option<&Arc<dyn Embedder>> {
+        self.parts.embedder.as_ref()
+    }
+
     /// How the store is.
     pub fn health(&self) -> Health {
         self.parts.store.health()
@@ -297,7 +305,7 @@ impl Cache {
 
     /// Brings the gauges up to date; called before they are read.
     pub fn refresh_gauges(&self) {
-        self.metrics.store_is(&self.parts.store.health());
+        self.metrics.store_is(&self.parts.store.health().figures());
         let usage = self.parts.store.usage();
         self.metrics.holds(usage.iter().map(|(_, u)| u.entries).sum(), usage.iter().map(|(_, u)| u.bytes).sum());
     }

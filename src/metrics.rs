@@ -10,7 +10,6 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Unit;
 
 use crate::decision::{Outcome, Reason, Tier};
-use crate::store::Health;
 
 /// Where metrics are registered, and read from.
 pub use prometheus_client::registry::Registry;
@@ -139,24 +138,11 @@ impl Metrics {
         self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn store_is(&self, health: &Health) {
-        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        for (what, number) in [
-            ("loading", u64::from(health.loading)),
-            ("rewriting", u64::from(health.rewriting)),
-            ("failing", u64::from(health.failing.is_some())),
-            ("full", u64::from(health.full)),
-            ("lost", health.lost),
-            ("restored", health.restored),
-            ("lost_vectors", health.lost_vectors),
-            ("restored_vectors", health.restored_vectors),
-            ("damaged", health.damaged),
-            ("damaged_segments", health.damaged_segments),
-            ("set_aside", health.set_aside),
-            ("expired", health.expired),
-            ("evicted", health.evicted),
-        ] {
-            self.store.get_or_create(&StoreLabels { what: Word(what) }).set(whole(number));
+    /// Figures of the store by name, from a fixed set of names.
+    pub(crate) fn store_is(&self, figures: &[(&'static str, u64)]) {
+        for (what, figure) in figures {
+            let labels = StoreLabels { what: Word(what) };
+            self.store.get_or_create(&labels).set(i64::try_from(*figure).unwrap_or(i64::MAX));
         }
     }
 

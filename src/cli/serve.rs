@@ -14,13 +14,12 @@ use crate::config::{Config, EmbedModel};
 use crate::embed::Embedder;
 use crate::layer::LayerSettings;
 use crate::server::{App, IdempotencyKeys, Secret, ServeError, serve};
-use crate::store::memory::MemoryStore;
 use crate::store::{OpenStoreError, Store, StoreSettings};
 use crate::upstream::Upstream;
 
 pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.read()?;
-    let app = Arc::new(open(&config)?);
+    let app = Arc::new(open(&config).await?);
     let degraded: Vec<_> = app.degraded.iter().copied().collect();
     let embedder = app.embedder.clone();
     let started = |data: std::net::SocketAddr, admin: std::net::SocketAddr| {
@@ -36,25 +35,14 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open(config: &Config) -> Result<App, Failure> {
+async fn open(config: &Config) -> Result<App, Failure> {
     // First: it locks the data folder.
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let mut degraded = BTreeSet::new();
-    let store = open_store(config, &clock, &mut degraded)?;
+    let store = open_store(config, &clock, &mut degraded).await?;
     let secret = match &config.store {
         StoreSettings::Memory => Secret::random().map_err(|error| Failure::os(error.to_string()))?,
-        StoreSettings::Local { .. } => {
-            let folder = &config.data_dir;
-            let made = std::fs::create_dir_all(folder);
-            let opened = made.map_err(|error| Failure::io(format!("data_dir {}: {error}", folder.display())));
-            match opened.and_then(|()| Secret::open(folder).map_err(|error| Failure::io(error.to_string()))) {
-                // Nothing outlives the process then, so the tenants' names need not either.
-                Err(_) if degraded.contains("store") => {
-                    Secret::random().map_err(|error| Failure::os(error.to_string()))?
-                }
-                opened => opened?,
-            }
-        }
+        StoreSettings::Local { .. } => open_secret(config, &mut degraded)?,
     };
     let (embedder, engine) = match (&config.embed.model, open_embedder(config)) {
         (EmbedModel::External { dimensions }, _) => (None, format!("external vectors of length {dimensions}")),
@@ -98,24 +86,41 @@ fn open(config: &Config) -> Result<App, Failure> {
     })
 }
 
-/// The store that the configuration names. A folder that cannot be written is no reason not to serve: entries are kept
-/// in memory then, unless the operator is strict.
-fn open_store(
+/// The store that the configuration names. A folder that cannot be written is no reason not to serve: its entries are
+/// served from memory then, and new ones are kept there, unless the operator is strict.
+async fn open_store(
     config: &Config,
     clock: &Arc<dyn Clock>,
     degraded: &mut BTreeSet<&'static str>,
 ) -> Result<Arc<dyn Store>, Failure> {
-    let opened = crate::store::open(&config.store, Arc::clone(clock));
-    opened.or_else(|error| match error {
-        OpenStoreError::Locked { .. } => Err(Failure::temporary(error.to_string())),
-        OpenStoreError::Format { .. } => Err(Failure::data(error.to_string())),
-        OpenStoreError::Io { .. } if config.serve.strict => Err(Failure::io(error.to_string())),
-        OpenStoreError::Io { .. } => {
-            tracing::error!(%error, "the data folder cannot be used: entries are kept in memory until the end");
+    match crate::store::open(&config.store, Arc::clone(clock)) {
+        Ok(store) => Ok(store),
+        Err(error @ OpenStoreError::Locked { .. }) => Err(Failure::temporary(error.to_string())),
+        Err(error @ OpenStoreError::Format { .. }) => Err(Failure::data(error.to_string())),
+        Err(error) if config.serve.strict => Err(Failure::io(error.to_string())),
+        Err(error) => {
+            tracing::error!(%error, "the data folder cannot be written: nothing new outlives this process");
             degraded.insert("store");
-            Ok(Arc::new(MemoryStore::default()))
+            Ok(crate::store::open_in_memory(&config.store).await)
         }
-    })
+    }
+}
+
+/// The data folder's secret. Without it no tenant finds what it stored; that is no reason not to serve, unless the
+/// operator is strict.
+fn open_secret(config: &Config, degraded: &mut BTreeSet<&'static str>) -> Result<Secret, Failure> {
+    let folder = &config.data_dir;
+    let made = std::fs::create_dir_all(folder);
+    let made = made.map_err(|error| format!("data_dir {}: {error}", folder.display()));
+    let error = match made.and_then(|()| Secret::open(folder).map_err(|error| error.to_string())) {
+        Ok(secret) => return Ok(secret),
+        Err(error) if config.serve.strict => return Err(Failure::io(error)),
+        Err(error) => error,
+    };
+    tracing::error!(error, "the tenants' secret is lost: callers with a key begin anew");
+    degraded.insert("tenants");
+    let renewed = Secret::renew(folder).or_else(|_| Secret::random());
+    renewed.map_err(|error| Failure::os(error.to_string()))
 }
 
 /// The embedder that the configuration names; the error says why there is none.

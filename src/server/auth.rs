@@ -44,7 +44,7 @@ impl Secret {
     /// # Errors
     /// The files cannot be read or written, or both are damaged.
     pub fn open(folder: &Path) -> Result<Self, SecretError> {
-        let paths = ["secret", "secret.copy"].map(|name| folder.join(name));
+        let paths = FILES.map(|name| folder.join(name));
         let mut found = None;
         let mut there = false;
         for path in &paths {
@@ -57,19 +57,30 @@ impl Secret {
                 Err(source) => return Err(SecretError::Io { path: path.clone(), source }),
             }
         }
-        let secret = match found {
-            Some(bytes) => Self(bytes),
-            None if there => return Err(SecretError::Damaged { path: paths[0].clone() }),
-            None => Self::random()?,
-        };
-        let checked = checked(&secret.0);
-        for path in &paths {
+        match found {
+            Some(bytes) => Self(bytes).write(folder),
+            None if there => Err(SecretError::Damaged { path: paths[0].clone() }),
+            None => Self::random()?.write(folder),
+        }
+    }
+
+    /// Another secret in place of one that is lost.
+    ///
+    /// # Errors
+    /// The files cannot be written, or the machine gives no random bytes.
+    pub fn renew(folder: &Path) -> Result<Self, SecretError> {
+        Self::random()?.write(folder)
+    }
+
+    fn write(self, folder: &Path) -> Result<Self, SecretError> {
+        let checked = checked(&self.0);
+        for path in &FILES.map(|name| folder.join(name)) {
             let is_whole = std::fs::read(path).is_ok_and(|bytes| bytes == checked);
             if !is_whole {
                 write_private(path, &checked).map_err(|source| SecretError::Io { path: path.clone(), source })?;
             }
         }
-        Ok(secret)
+        Ok(self)
     }
 
     /// The tenant of a caller's provider keys: a keyed hash of all of them.
@@ -81,6 +92,8 @@ impl Secret {
         Tenant::new(format!("key-{}", &hasher.finalize().to_hex()[..32]))
     }
 }
+
+const FILES: [&str; 2] = ["secret", "secret.copy"];
 
 fn checked(secret: &[u8; 32]) -> Vec<u8> {
     [&secret[..], &blake3::hash(secret).as_bytes()[..8]].concat()
@@ -117,7 +130,7 @@ pub enum SecretError {
     Io { path: std::path::PathBuf, source: std::io::Error },
     #[error("this machine gives no random bytes: {0}")]
     NoRandomness(getrandom::Error),
-    #[error("secret file {} is damaged: it must be 32 bytes long", path.display())]
+    #[error("secret file {} and its copy are damaged", path.display())]
     Damaged { path: std::path::PathBuf },
 }
 

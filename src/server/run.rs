@@ -56,6 +56,7 @@ pub async fn serve(
     let bound = |listener: &TcpListener| listener.local_addr().map_err(ServeError::Broken);
     let (data_address, admin_address) = (bound(&data)?, bound(&admin)?);
     started(data_address, admin_address);
+    let renewing = tokio::spawn(renew_vectors(Arc::clone(&app)));
 
     let (stopping, stopped) = tokio::sync::watch::channel(false);
     let stop_signal = tokio::spawn(async move {
@@ -81,12 +82,22 @@ pub async fn serve(
         }
     };
     stop_signal.abort();
+    renewing.abort();
     // Answers that were sent are stored before the process goes.
     app.tasks.close();
     if tokio::time::timeout(STORE_TIME, app.tasks.wait()).await.is_err() {
         tracing::warn!("some answers were sent but not stored");
     }
     result.map_err(ServeError::Broken)
+}
+
+/// In the background: whoever looks something up comes first.
+async fn renew_vectors(app: Arc<App>) {
+    match app.cache.renew_vectors().await {
+        Ok(0) => {}
+        Ok(entries) => tracing::info!(entries, "embedded entries again"),
+        Err(error) => tracing::warn!(%error, "not every entry could be embedded again; the next start goes on"),
+    }
 }
 
 async fn listen(key: &'static str, address: SocketAddr, insecure: bool) -> Result<TcpListener, ServeError> {

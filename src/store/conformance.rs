@@ -43,6 +43,7 @@ pub async fn check(store: &dyn Store) {
         "and does not double"
     );
     check_moved(store, &newer).await;
+    check_replaced(store, &newer).await;
     check_usage(store).await;
     check_pages(store, &one, &two).await;
     check_removal(store, &newer, &two, &foreign).await;
@@ -59,6 +60,21 @@ async fn check_moved(store: &dyn Store, entry: &Entry) {
     store.put(vec![entry.clone()]).await.expect("put");
     let found = store.nearest(partition, &home, 9, NOW).await.expect("search");
     assert_eq!(found.iter().filter(|candidate| candidate.entry.id == entry.id).count(), 1);
+}
+
+/// Who replaces an entry must have seen it as it is.
+async fn check_replaced(store: &dyn Store, entry: &Entry) {
+    let seen = store.get(entry.id).await.expect("read").expect("an entry");
+    let mut other = entry.clone();
+    other.answer.body = "an answer that came in between".into();
+    store.put(vec![other.clone()]).await.expect("put");
+    assert!(!store.replace(&seen, entry.clone()).await.expect("replace"), "it is another by now");
+    assert_same(store, &other).await;
+    let seen = store.get(entry.id).await.expect("read").expect("an entry");
+    assert!(store.replace(&seen, entry.clone()).await.expect("replace"));
+    assert_same(store, entry).await;
+    let gone = Arc::new(Entry { id: EntryId::from_bytes([9; 16]), ..entry.clone() });
+    assert!(!store.replace(&gone, Entry::clone(&gone)).await.expect("replace"), "it was never there");
 }
 
 async fn check_usage(store: &dyn Store) {

@@ -83,6 +83,15 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn replace(&self, old: &Arc<Entry>, new: Entry) -> Result<bool, StoreError> {
+        let mut shelves = self.shelves.write();
+        let same = shelves.entries.get(&old.id).is_some_and(|found| found == old);
+        if same {
+            shelves.insert(new);
+        }
+        Ok(same)
+    }
+
     async fn remove(&self, filter: &Filter) -> Result<Removed, StoreError> {
         let mut shelves = self.shelves.write();
         let ids: Vec<EntryId> =

@@ -20,7 +20,7 @@ use crate::decision::{Attributes, CacheName, Candidate, Embedding, Entry, EntryI
 #[cfg(feature = "local")]
 pub use local::Durability;
 #[cfg(feature = "local")]
-pub use open::{StoreSettings, open};
+pub use open::{StoreSettings, open, open_in_memory};
 
 /// Keeps entries. Every call may be made concurrently with every other.
 #[async_trait]
@@ -41,6 +41,9 @@ pub trait Store: Send + Sync {
     /// Stores the entries, each replacing the one with its id. All or none; on return they can be found, and they
     /// are as durable as the store was configured to make them.
     async fn put(&self, entries: Vec<Entry>) -> Result<(), StoreError>;
+
+    /// Stores `new` in place of `old`, which has the same id; false if the entry is not `old` any more.
+    async fn replace(&self, old: &Arc<Entry>, new: Entry) -> Result<bool, StoreError>;
 
     /// Removes what the filter matches. On return none of it can be found.
     async fn remove(&self, filter: &Filter) -> Result<Removed, StoreError>;
@@ -86,6 +89,27 @@ pub struct Health {
     pub set_aside: u64,
     pub expired: u64,
     pub evicted: u64,
+}
+
+impl Health {
+    /// As numbers, by name; what is or is not so is 1 or 0.
+    pub fn figures(&self) -> [(&'static str, u64); 13] {
+        [
+            ("loading", u64::from(self.loading)),
+            ("rewriting", u64::from(self.rewriting)),
+            ("failing", u64::from(self.failing.is_some())),
+            ("full", u64::from(self.full)),
+            ("lost", self.lost),
+            ("restored", self.restored),
+            ("lost_vectors", self.lost_vectors),
+            ("restored_vectors", self.restored_vectors),
+            ("damaged", self.damaged),
+            ("damaged_segments", self.damaged_segments),
+            ("set_aside", self.set_aside),
+            ("expired", self.expired),
+            ("evicted", self.evicted),
+        ]
+    }
 }
 
 /// How much may be kept.

@@ -145,7 +145,11 @@ fn broken_rules(source: &Source) -> Vec<String> {
     for word in ["TODO", "FIXME", "XXX"] {
         words(&source.text, word).for_each(|at| broken(at, word));
     }
-    words(&source.bare, "unsafe").for_each(|at| broken(at, "unsafe"));
+    if !WITH_UNSAFE.contains(&source.path.as_str()) {
+        words(&source.bare, "unsafe").for_each(|at| broken(at, "unsafe"));
+    } else if source.text.matches("SAFETY").count() < words(&source.code, "unsafe").count() {
+        broken(0, "an unsafe block without its SAFETY sentence");
+    }
     source.bare.match_indices("#[ignore").for_each(|(at, _)| broken(at, "an ignored test"));
     if source.is_test {
         return found;
@@ -172,6 +176,9 @@ fn broken_rules(source: &Source) -> Vec<String> {
     items.for_each(|at| broken(at, "a static"));
     found
 }
+
+/// Files whose speed was measured to need it; each says of every block why it is sound.
+const WITH_UNSAFE: &[&str] = &["src/store/local/kernel.rs", "src/store/local/vectors.rs"];
 
 /// Words that a name gets when nobody knew what the thing was.
 const EMPTY_WORDS: &[&str] = &["manager", "helper", "helpers", "util", "utils", "common", "base", "impl", "imp"];

@@ -157,7 +157,7 @@ async fn a_server_that_cannot_serve_says_why_and_how_it_ends() {
     let exposed = other.serve(&["--listen", "0.0.0.0:0", "--insecure"]).await;
     let url = exposed.url.replace("0.0.0.0", "127.0.0.1");
     let anywhere = crate::support::Client::new(&url, "").with("host", "cache.example");
-    anywhere.get("/readyz").await.check(200);
+    anywhere.get("/readyz").await.json();
 }
 
 /// A data folder that is no folder, or one that somebody else wrote.
@@ -166,10 +166,35 @@ async fn a_data_folder_that_is_none_is_named() {
     let home = Home::new();
     let file = home.write("file", "not a folder");
     let folder = format!("{file}/below");
-    home.serve_in_vain(&["--data-dir", &folder]).check(74, &[&folder]);
-
-    let server = home.serve(&[]).await;
+    home.serve_in_vain(&["--data-dir", &folder, "--strict"]).check(74, &[&folder]);
+    // Whoever is not strict is served all the same, from memory.
+    let server = home.serve(&["--data-dir", &folder]).await;
+    let client = server.client("");
+    let ready = client.get("/readyz").await.json();
+    assert!(ready["degraded"].as_array().expect("a list").contains(&json!("store")), "{ready}");
+    client.insert(&json!({"prompt": "a", "response": "b"})).await;
+    assert_eq!(client.find("a").await, ("exact".to_owned(), "b".to_owned()));
     server.kill();
-    std::fs::write(home.data().join("secret"), "short").expect("a file");
-    home.serve_in_vain(&[]).check(74, &["secret", "32 bytes"]);
+}
+
+#[tokio::test]
+async fn the_secret_is_kept_twice() {
+    let home = Home::new();
+    let server = home.serve(&[]).await;
+    server.client("sk-test").insert(&json!({"prompt": "a", "response": "b"})).await;
+    server.kill();
+    for (name, damaged) in [("secret", "short"), ("secret.copy", "")] {
+        std::fs::write(home.data().join(name), damaged).expect("a file");
+        let server = home.serve(&[]).await;
+        assert_eq!(server.client("sk-test").find("a").await, ("exact".to_owned(), "b".to_owned()), "{name}");
+        server.kill();
+    }
+    for name in ["secret", "secret.copy"] {
+        std::fs::write(home.data().join(name), "short").expect("a file");
+    }
+    home.serve_in_vain(&["--strict"]).check(74, &["secret"]);
+    let server = home.serve(&[]).await;
+    let ready = server.client("").get("/readyz").await.json();
+    assert!(ready["degraded"].as_array().expect("a list").contains(&json!("tenants")), "{ready}");
+    assert_eq!(server.client("sk-test").find("a").await.0, "miss");
 }

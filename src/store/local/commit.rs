@@ -49,6 +49,8 @@ pub(super) struct Put {
     pub(super) head: Head,
     pub(super) sealed: Sealed,
     pub(super) vector: Option<Vec<f32>>,
+    /// Only in place of the entry with this sequence number.
+    pub(super) expects: Option<u64>,
 }
 
 impl Change {
@@ -257,11 +259,14 @@ impl<'a> Work<'a> {
         // Of several changes to one entry only the last counts.
         let mut last: HashMap<EntryId, usize> = HashMap::with_capacity(changes.len());
         for (n, change) in changes.iter().enumerate() {
-            last.insert(change.id(), n);
+            // One that comes too late does not count at all.
+            if self.is_due(change) {
+                last.insert(change.id(), n);
+            }
         }
         let mut n = 0;
         changes.retain(|change| {
-            let counts = last[&change.id()] == n;
+            let counts = last.get(&change.id()) == Some(&n);
             if let (false, Change::Put(put)) = (counts, change) {
                 freed.push((put.sealed.slot, None));
             }
@@ -297,6 +302,15 @@ impl<'a> Work<'a> {
             }
         }
         (result, freed)
+    }
+
+    fn is_due(&self, change: &Change) -> bool {
+        match change {
+            Change::Put(put) => put
+                .expects
+                .is_none_or(|expected| self.ground.live.find(put.sealed.id).is_some_and(|(_, seq)| seq == expected)),
+            Change::Remove(_) => true,
+        }
     }
 
     fn write(&mut self, changes: &[Change], now_ms: u64) -> Result<(), StoreError> {

@@ -20,7 +20,7 @@ use crate::store::OpenStoreError;
 pub(super) struct Folder {
     path: PathBuf,
     /// Locked for as long as it is open.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Folder {
@@ -35,10 +35,15 @@ impl Folder {
         }
         let lock = File::create(path.join("lock")).map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(lock) }),
             Err(TryLockError::WouldBlock) => Err(OpenStoreError::Locked { folder: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
+    }
+
+    /// A folder that nothing can be written to, not even that it is in use.
+    pub(super) fn look(path: &Path) -> Self {
+        Self { path: path.to_owned(), _lock: None }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -72,7 +72,7 @@ pub(crate) fn prefetch(row: &[u8]) {
     }
     // Other processors prefetch by themselves: the intrinsic for it is not stable.
     #[cfg(not(target_arch = "x86_64"))]
-    let _: &[u8] = row;
+    drop::<&[u8]>(row);
 }
 
 /// Bytes as halves, as they lie in a file; bytes that are not aligned for it give an empty slice.

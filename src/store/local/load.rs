@@ -12,13 +12,14 @@ use std::time::Duration;
 use super::folder::{FORMAT, Folder};
 use super::ground::Ground;
 use super::index::SegmentFile;
+use super::keys::Keys;
 use super::live::Written;
 use super::log::{self, Contents, Last, Log, Record};
 use super::rows::{Row, RowChange, Rows, Totals};
-use super::seal::{Head, Piece, Sealed};
+use super::seal::{Head, Piece, Sealed, Sealer};
 use super::vectors::Slot;
 use crate::clock::Clock;
-use crate::decision::EntryId;
+use crate::decision::{Embedding, Entry, EntryId};
 use crate::store::eviction::Heat;
 use crate::store::{OpenStoreError, StoreError, seconds};
 
@@ -68,6 +69,30 @@ pub(super) fn open_rows(folder: &Folder) -> Result<Opened, OpenStoreError> {
     tracing::error!(generation = current, cause, "the rows cannot be read; making them again from the log");
     let generation = folder.next().map_err(failed)?;
     Ok(Opened { rows: new_rows(folder, generation)?, generation, broken: Some(current) })
+}
+
+/// What a folder that cannot be written to holds, as far as its log says: without the rows, which cannot be opened there.
+pub(super) fn read_only(path: &Path) -> std::io::Result<Vec<Entry>> {
+    let keys = Keys::read_only(path)?;
+    let folder = Folder::look(path);
+    let Some(generation) = folder.current()? else { return Ok(Vec::new()) };
+    let source = folder.generation(generation).log();
+    let contents = log::read(&source)?;
+    let sealer = Sealer::default();
+    let mut entries = Vec::with_capacity(contents.last.len());
+    for position in contents.last.into_values().filter_map(|last| last.put) {
+        let Some(Record::Put { sealed, .. }) = log::at(&source, position)? else { continue };
+        let Sealed { id, slot, pieces, vector } = sealed;
+        let Some(key) = keys.get(slot as usize).copied().flatten() else { continue };
+        // Erased since: the key is another.
+        let Ok((head, mut entry)) = sealer.entry(&key, id, slot, &pieces) else { continue };
+        entry.place = head.place.zip(vector).and_then(|((partition, dimensions), vector)| {
+            let vector = sealer.vector(&key, id, slot, dimensions as usize, &vector).ok()?;
+            Some((partition, Embedding::new(vector).ok()?))
+        });
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 /// The rows of a generation that is not complete yet.

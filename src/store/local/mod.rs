@@ -81,6 +81,19 @@ impl LocalStore {
         ground.wait_until_loaded(SHORT);
         Ok(Self { ground, committer })
     }
+
+    /// Whether there is an entry with this id, expired or not, as far as the store is loaded. Reads nothing from disk.
+    pub fn contains(&self, id: EntryId) -> bool {
+        self.ground.live.find(id).is_some()
+    }
+}
+
+/// The entries of a folder that cannot be written to.
+///
+/// # Errors
+/// It cannot be read either.
+pub fn read_only(path: &Path) -> std::io::Result<Vec<Entry>> {
+    load::read_only(path)
 }
 
 impl Drop for LocalStore {
@@ -121,6 +134,18 @@ impl Store for LocalStore {
             seal(&ground, &mut entries)?
         };
         self.committer.commit(changes).await
+    }
+
+    async fn replace(&self, old: &Arc<Entry>, new: Entry) -> Result<bool, StoreError> {
+        let Some(stored) = self.ground.entry(old.id)?.filter(|stored| stored.entry == *old) else { return Ok(false) };
+        let mut changes = seal(&self.ground, &mut [new])?;
+        let mut own = None;
+        if let Some(Change::Put(put)) = changes.first_mut() {
+            put.expects = Some(stored.seq);
+            own = Some(put.sealed.slot);
+        }
+        self.committer.commit(changes).await?;
+        Ok(self.ground.live.find(old.id).map(|(slot, _)| slot) == own)
     }
 
     async fn remove(&self, filter: &Filter) -> Result<Removed, StoreError> {
@@ -180,7 +205,7 @@ fn seal(ground: &Ground, entries: &mut [Entry]) -> Result<Vec<Change>, StoreErro
         let sealed = ground.sealer.seal(&key, slot, entry, labels);
         let (head, sealed) = sealed.inspect_err(|_| ground.give_slots(slots.iter().copied()))?;
         let vector = entry.place.as_ref().map(|(_, vector)| vector.as_slice().to_vec());
-        changes.push(Change::Put(Box::new(Put { head, sealed, vector })));
+        changes.push(Change::Put(Box::new(Put { head, sealed, vector, expects: None })));
     }
     Ok(changes)
 }

@@ -307,7 +307,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     #[cfg(not(unix))]
-    let _: &Path = folder;
+    drop::<&Path>(folder);
     Ok(())
 }
 

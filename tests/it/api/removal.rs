@@ -140,9 +140,10 @@ async fn caches_are_listed_and_counted() {
     let expected = json!({
         "cache": "a-cache", "entries": 5, "inserts": 5, "hits": {"exact": 3}, "misses": {NOTHING: 1},
         "tokensSaved": {"input": 10, "output": 14}, "bytes": stats["bytes"],
-        "estimatedError": null, "estimatedErrorUpper": null, "moneySaved": null,
+        "estimatedError": null, "estimatedErrorUpper": null, "moneySaved": null, "store": stats["store"],
     });
     assert_eq!(stats, expected);
     assert!(stats["bytes"].as_u64().expect("bytes") > bytes && bytes > 0, "{stats}");
+    assert_eq!((&stats["store"]["lost"], &stats["store"]["full"]), (&json!(0), &json!(false)));
     assert_eq!(client.stats("unwritten").await["entries"], 0);
 }

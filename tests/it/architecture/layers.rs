@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("layer", 5, "layer"),
     ("record", 5, "layer"),
     ("cache", 4, "path"),
+    ("renew", 4, "path"),
     ("tally", 4, "path"),
     ("embed::candle::*", 4, "candle"),
     ("embed::model", 4, "candle"),
@@ -28,6 +29,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("embed", 3, "embed"),
     ("metrics", 3, "metrics"),
     ("store", 3, "store"),
+    ("store::eviction", 3, "store"),
     ("wire::*", 2, "wire"),
     ("decision::*", 1, "decision"),
 ];

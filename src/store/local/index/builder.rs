@@ -9,25 +9,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::few::Table;
 use super::large::{Build, Large, View, is_dying};
 use super::places::{HELD, NODES_MAX, NOWHERE, Place, Places, TAGS};
 use super::quantised::Row;
 use super::segment::{Rows, Segment};
+use super::tail::Block;
 use super::{News, SegmentFile, Slot, graph, snapshot};
 
 /// What the builder's thread needs of the index.
 pub(super) struct Builder {
+    pub(super) table: Arc<Table>,
     pub(super) places: Arc<Places>,
     pub(super) folder: Option<std::path::PathBuf>,
     pub(super) builders: usize,
     pub(super) flat_max: usize,
     pub(super) stop: Arc<AtomicBool>,
-    pub(super) news: Tell,
-    pub(super) forget: Forget,
+    pub(super) news: Box<dyn Fn(News) + Send + Sync>,
 }
-
-type Tell = Box<dyn Fn(News) + Send + Sync>;
-type Forget = Box<dyn Fn(&Arc<Large>) + Send + Sync>;
 
 /// How much of a partition goes into a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +39,9 @@ pub(super) enum Extent {
 
 /// What a build takes.
 struct Plan {
-    view: Arc<View>,
-    blocks: usize,
+    /// The number of the first block.
+    first: u32,
+    blocks: Vec<Arc<Block>>,
     taken: Vec<Arc<Segment>>,
     tag: u32,
 }
@@ -115,7 +115,7 @@ impl Builder {
         let tag = (0..TAGS).find(|tag| view.segments.iter().all(|segment| segment.tag != *tag))?;
         large.forget_free(&mut desk, &view, blocks);
         desk.build = Some(Build { blocks, made: None, removed: Vec::new() });
-        Some(Plan { view, blocks, taken, tag })
+        Some(Plan { first: view.first, blocks: view.blocks[..blocks].to_vec(), taken, tag })
     }
 
     /// The segment, the nodes that stay in the tail, and every node's origin; `None` if told to stop.
@@ -166,20 +166,20 @@ impl Builder {
                 drop(desk);
             }
         }
-        let (old, removed) = {
+        let removed = {
             let mut desk = large.desk.lock();
             let removed = desk.build.take().map_or_else(Vec::new, |build| build.removed);
             let mut view = View::clone(&large.view());
             view.segments.retain(|segment| plan.taken.iter().all(|taken| taken.tag != segment.tag));
             view.segments.extend(made.clone());
-            view.blocks.drain(..plan.blocks);
-            view.first = view.first.wrapping_add(plan.blocks as u32);
-            let old = large.show(view);
+            view.blocks.drain(..plan.blocks.len());
+            view.first = view.first.wrapping_add(plan.blocks.len() as u32);
+            large.show(view);
             for missed in missed.iter().filter(|missed| self.places.get(missed.slot) == missed.origin) {
                 desk.live -= 1;
                 large.insert(&mut desk, &self.places, missed.slot, &missed.row, usize::MAX);
             }
-            (old, removed)
+            removed
         };
         // A removed slot that the new segment names is released with that segment.
         let carried: HashSet<Slot> = match &made {
@@ -191,7 +191,7 @@ impl Builder {
         };
         let dead = plan.taken.iter().flat_map(|segment| dead_slots(segment)).chain(removed);
         let released: HashSet<Slot> = dead.filter(|slot| !carried.contains(slot)).collect();
-        let released = self.release(large, old, released.into_iter().collect());
+        let released = self.release(large, &plan.blocks, &plan.taken, released.into_iter().collect());
         let mut replaced: Vec<SegmentFile> =
             plan.taken.iter().flat_map(|segment| segment.files.lock().clone()).collect();
         let built = made.as_ref().and_then(|segment| self.keep(large, segment));
@@ -215,9 +215,14 @@ impl Builder {
         }
     }
 
-    /// Waits until no search goes over the old view, then frees the slots that only it named.
-    fn release(&self, large: &Large, old: Arc<View>, slots: Vec<Slot>) -> Vec<Slot> {
-        while Arc::strong_count(&old) > 1 && !self.stop.load(Ordering::Relaxed) {
+    /// Waits until no search goes over what was taken out of the view, then frees the slots that only it named.
+    fn release(&self, large: &Large, blocks: &[Arc<Block>], taken: &[Arc<Segment>], slots: Vec<Slot>) -> Vec<Slot> {
+        // Whoever searches it holds a view that holds it; the caller holds it once.
+        let searched = || {
+            blocks.iter().any(|block| Arc::strong_count(block) > 1)
+                || taken.iter().any(|segment| Arc::strong_count(segment) > 1)
+        };
+        while searched() && !self.stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(1));
         }
         for slots in slots.chunks(RELABELLED) {
@@ -237,18 +242,20 @@ impl Builder {
         if removed.is_empty() {
             return;
         }
-        let released = self.release(large, Arc::default(), removed);
+        let released = self.release(large, &[], &[], removed);
         (self.news)(News { partition: large.partition, built: None, replaced: Vec::new(), released });
     }
 
     /// Forgets a partition without a live slot.
     fn end(&self, large: &Arc<Large>, view: Arc<View>) {
-        (self.forget)(large);
+        self.table.forget(large);
         let replaced: Vec<SegmentFile> =
             view.segments.iter().flat_map(|segment| segment.files.lock().clone()).collect();
         let dead: Vec<Slot> = view.segments.iter().flat_map(|segment| dead_slots(segment)).collect();
-        drop(large.show(View::default()));
-        let released = self.release(large, view, dead);
+        large.show(View::default());
+        // The last holder of a view frees it: what is left is held by searches, and by these two.
+        let View { blocks, segments, .. } = Arc::unwrap_or_clone(view);
+        let released = self.release(large, &blocks, &segments, dead);
         if !replaced.is_empty() || !released.is_empty() {
             (self.news)(News { partition: large.partition, built: None, replaced, released });
         }
@@ -257,7 +264,7 @@ impl Builder {
 
 impl Plan {
     fn gather(&self, dims: usize) -> Gathered {
-        let most = self.view.blocks[..self.blocks].iter().map(|block| block.len()).sum::<usize>()
+        let most = self.blocks.iter().map(|block| block.len()).sum::<usize>()
             + self.taken.iter().map(|segment| segment.len()).sum::<usize>();
         let mut gathered = Gathered {
             rows: Rows::zeroed(most, dims),
@@ -275,8 +282,8 @@ impl Plan {
                 add(segment.slot(node), rows.scale(node), rows.row(node), Place::Segment { tag: segment.tag, node });
             }
         }
-        for (number, block) in self.view.blocks[..self.blocks].iter().enumerate() {
-            let block_number = self.view.first.wrapping_add(number as u32);
+        for (number, block) in self.blocks.iter().enumerate() {
+            let block_number = self.first.wrapping_add(number as u32);
             block.each(|row, slot, scale, bytes| add(slot, scale, bytes, Place::Tail { block: block_number, row }));
         }
         gathered

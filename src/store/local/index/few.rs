@@ -90,7 +90,8 @@ impl Few {
 
     /// Adds the slot unless it is there; `None` where the list is full.
     pub(super) fn add(&mut self, places: &Places, slot: Slot) -> Option<()> {
-        if self.list(places).slots().contains(&slot) {
+        // A slot stands in one place: here already, or wrongly elsewhere.
+        if places.get(slot) != NOWHERE {
             return Some(());
         }
         if usize::from(self.count) == FEW_MAX {

@@ -77,8 +77,10 @@ impl Large {
     }
 
     /// For who holds the desk.
-    pub(super) fn show(&self, view: View) -> Arc<View> {
-        std::mem::replace(&mut *self.view.write(), Arc::new(view))
+    pub(super) fn show(&self, view: View) {
+        let old = std::mem::replace(&mut *self.view.write(), Arc::new(view));
+        // Outside the lock: it may be the last holder of a graph.
+        drop(old);
     }
 
     /// Adds the slot's row to the tail and says whether the builder should look.

@@ -132,16 +132,13 @@ impl Index {
         }
         let (table, places, stop) = (Arc::new(Table::default()), Arc::new(Places::default()), Arc::default());
         let builder = Builder {
+            table: Arc::clone(&table),
             places: Arc::clone(&places),
             folder: folder.clone(),
             builders: builders.max(1),
             flat_max,
             stop: Arc::clone(&stop),
             news: Box::new(news),
-            forget: Box::new({
-                let table = Arc::clone(&table);
-                move |large| table.forget(large)
-            }),
         };
         let (requests, asked) = channel();
         let builder = std::thread::Builder::new().name("nearhit-graph".into()).spawn(move || {

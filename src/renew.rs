@@ -1,0 +1,75 @@
+//! Entries that have no vector of the embedder in use get one: those that another model embedded, and those whose
+//! vector was lost or could not be made at the time.
+//!
+//! One text at a time, with a pause between pages, so that lookups come first. An entry that changed meanwhile is left
+//! as it is. Until an entry's turn comes only its exact key finds it; vectors of two models never meet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::decision::{Entry, EntryId, Partition, Prompt, Scope, Template};
+use crate::embed::{EmbedError, Embedder};
+use crate::store::{Store, StoreError};
+
+impl Cache {
+    /// Looks at every entry once, and returns how many got a new vector. Without an embedder there is nothing to do.
+    ///
+    /// # Errors
+    /// The store cannot be read or written, or the embedder failed.
+    pub async fn renew_vectors(&self) -> Result<u64, RenewError> {
+        let Some(embedder) = self.embedder() else { return Ok(0) };
+        let store = self.store();
+        while store.health().loading {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let mut renewed = 0;
+        for (owner, _) in store.usage() {
+            let mut cursor = None;
+            loop {
+                let page = store.scan(&owner, cursor, PAGE).await?;
+                let Some(last) = page.last() else { break };
+                cursor = Some(last.id);
+                for entry in &page {
+                    renewed += u64::from(renew(store.as_ref(), embedder.as_ref(), entry).await?);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(renewed)
+    }
+}
+
+async fn renew(store: &dyn Store, embedder: &dyn Embedder, entry: &Arc<Entry>) -> Result<bool, RenewError> {
+    let partition = Partition::new(&entry.fingerprint, embedder.model());
+    if entry.place.as_ref().is_some_and(|(own, _)| *own == partition) {
+        return Ok(false);
+    }
+    // The template depends on text and variables only.
+    let scope = Scope::bare(entry.tenant.clone(), entry.cache.clone());
+    let (template, _) = Template::split(&Prompt::new(scope, &entry.text, entry.vars.clone()));
+    match embedder.embed(&[&template.text()]).await.pop() {
+        Some(Ok(vector)) => {
+            let renewed = Entry { place: Some((partition, vector)), ..Entry::clone(entry) };
+            Ok(store.replace(entry, renewed).await?)
+        }
+        // It has no vector by rights.
+        Some(Err(EmbedError::TooLong { .. })) => Ok(false),
+        Some(Err(error)) => Err(RenewError::Embed { id: entry.id, error }),
+        None => Ok(false),
+    }
+}
+
+/// Why not every entry got its vector.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("entry {id}: {error}")]
+    Embed { id: EntryId, error: EmbedError },
+}
+
+/// Entries looked at between two pauses: a million in some minutes.
+const PAGE: usize = 200;
+
+const PAUSE: Duration = Duration::from_millis(50);
