@@ -7,11 +7,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use tokio::sync::oneshot;
 
 use super::generation::Next;
 use super::ground::Ground;
@@ -19,6 +17,9 @@ use super::index::News;
 use super::live::{Record as Live, Written};
 use super::load::{Loaded, segment_note};
 use super::log::{self, Log, Record};
+use super::queue::{
+    Change, Durability, GROUP_CHANGES, Gathered, Queue, Request, Requests, Waiting, gather, refuse, stopped,
+};
 use super::rows::{RowChange, Totals};
 use super::seal::{Head, Sealed};
 use super::vectors::Slot;
@@ -27,76 +28,10 @@ use crate::decision::EntryId;
 use crate::store::eviction::Heat;
 use crate::store::{Limits, StoreError, seconds};
 
-/// What a store has done before it acknowledges a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Synced to disk, together with whatever else came in within 10 ms.
-    Group,
-    /// Synced to disk by itself.
-    Each,
-    /// Written; synced within 200 ms.
-    Async,
-}
-
-/// A change to one entry.
-pub(super) enum Change {
-    Put(Box<Put>),
-    Remove(EntryId),
-}
-
-/// A sealed entry, on its way.
-pub(super) struct Put {
-    pub(super) head: Head,
-    pub(super) sealed: Sealed,
-    pub(super) vector: Option<Vec<f32>>,
-    /// Only in place of the entry with this sequence number.
-    pub(super) expects: Option<u64>,
-}
-
-impl Change {
-    fn id(&self) -> EntryId {
-        match self {
-            Self::Put(put) => put.sealed.id,
-            Self::Remove(id) => *id,
-        }
-    }
-}
-
-enum Request {
-    Changes {
-        changes: Vec<Change>,
-        done: oneshot::Sender<Result<(), StoreError>>,
-    },
-    /// The index has built something.
-    News(News),
-    /// Nothing comes after this.
-    Stop,
-}
-
 /// The committer, as callers see it.
 pub(super) struct Committer {
     queue: Option<Queue>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// The way to the committer.
-#[derive(Clone)]
-pub(super) struct Queue(SyncSender<Request>);
-
-/// What comes out of the queue.
-pub(super) struct Requests(Receiver<Request>);
-
-pub(super) fn queue() -> (Queue, Requests) {
-    let (send, receive) = sync_channel(QUEUE_LENGTH);
-    (Queue(send), Requests(receive))
-}
-
-impl Queue {
-    /// Called by the index, from its own thread.
-    pub(super) fn tell(&self, news: News) {
-        // Without a committer there is nothing to keep up to date.
-        drop(self.0.send(Request::News(news)));
-    }
 }
 
 impl Committer {
@@ -123,30 +58,16 @@ impl Committer {
 
     /// Applies the changes, all or none; returns once they are as durable as configured.
     pub(super) async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        let stopped = || StoreError::Unavailable("the committer has stopped".into());
-        let (done, answer) = oneshot::channel();
-        let mut request = Request::Changes { changes, done };
-        // A full queue holds as many changes as the disk takes in a second or so: wait for it without blocking
-        // the thread.
-        loop {
-            let queue = self.queue.as_ref().ok_or_else(stopped)?;
-            match queue.0.try_send(request) {
-                Ok(()) => break,
-                Err(TrySendError::Full(back)) => {
-                    request = back;
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                Err(TrySendError::Disconnected(_)) => return Err(stopped()),
-            }
+        match &self.queue {
+            Some(queue) => queue.commit(changes).await,
+            None => Err(stopped()),
         }
-        answer.await.map_err(|_| stopped())?
     }
 
     /// Commits what is queued, then stops.
     pub(super) fn stop(&mut self) {
         if let Some(queue) = self.queue.take() {
-            // Where nobody listens any more, nobody need be told.
-            drop(queue.0.send(Request::Stop));
+            queue.stop();
         }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -205,7 +126,7 @@ impl<'a> Work<'a> {
     fn run(mut self, requests: &Requests) {
         loop {
             let patience = if self.next.is_some() { Duration::ZERO } else { IDLE };
-            match requests.0.recv_timeout(patience) {
+            match requests.next(patience) {
                 Ok(Request::Changes { changes, done }) => {
                     if self.serve((changes, done), requests) {
                         break;
@@ -534,62 +455,6 @@ impl<'a> Work<'a> {
     }
 }
 
-/// A slot that is not used any more, and what it was used for.
-type Freed = (Slot, Option<Live>);
-
-struct Gathered {
-    group: Vec<Waiting>,
-    news: Vec<News>,
-    last: bool,
-}
-
-type Waiting = (Vec<Change>, oneshot::Sender<Result<(), StoreError>>);
-
-/// The first request and what came in with it. `Group` waits a moment for more; `Async` takes what is there already.
-fn gather(first: Waiting, durability: Durability, requests: &Requests) -> Gathered {
-    let mut size = first.0.len();
-    let mut gathered = Gathered { group: vec![first], news: Vec::new(), last: false };
-    let stays_open = match durability {
-        Durability::Each => return gathered,
-        Durability::Group => GROUP_TIME,
-        Durability::Async => Duration::ZERO,
-    };
-    let closes = Instant::now() + stays_open;
-    while size < GROUP_CHANGES {
-        match requests.0.recv_timeout(closes.saturating_duration_since(Instant::now())) {
-            Ok(Request::Changes { changes, done }) => {
-                size += changes.len();
-                gathered.group.push((changes, done));
-            }
-            Ok(Request::News(more)) => gathered.news.push(more),
-            Ok(Request::Stop) => {
-                gathered.last = true;
-                break;
-            }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    gathered
-}
-
-/// Tells everybody that nothing can be stored.
-fn refuse(requests: &Requests, error: &StoreError) {
-    for request in &requests.0 {
-        if let Request::Changes { done, .. } = request {
-            drop(done.send(Err(StoreError::Unavailable(error.to_string()))));
-        }
-    }
-}
-
-/// Requests waiting for the committer before callers are held back.
-const QUEUE_LENGTH: usize = 4096;
-
-/// How long a group stays open. One disk sync costs about as much, so waiting longer gains little.
-const GROUP_TIME: Duration = Duration::from_millis(10);
-
-/// Changes in a group, at which it closes early.
-const GROUP_CHANGES: usize = 512;
-
 /// How long an `Async` change may stay unsynced.
 const SYNC_DELAY: Duration = Duration::from_millis(200);
 
@@ -610,3 +475,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Below this nobody minds.
 const BLOAT_MIN: u64 = 64 << 20;
+
+/// A slot that is not used any more, and what it was used for.
+type Freed = (Slot, Option<Live>);

@@ -147,7 +147,7 @@ pub(super) fn load(ground: &Ground, opened: &(u32, Option<u32>), clock: &dyn Clo
     merge.rest()?;
     let Merge { log, missing, restored, dropped, .. } = merge;
     let count = ground.live.count();
-    let newest = log.last.values().map(|last| last.seq).max().unwrap_or(0);
+    let newest = log.seq_max;
     let totals = Totals { seq: totals.seq.max(newest), entries: totals.entries, now_ms: totals.now_ms };
     let lost = totals.entries.saturating_sub(count).max(dropped);
     // What is lost is reported once: from here on the totals are those of what there is.

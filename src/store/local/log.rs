@@ -47,6 +47,8 @@ pub(super) struct Contents {
     /// Stretches that are no record.
     pub(super) gaps: u64,
     pub(super) records: u64,
+    /// The greatest sequence number of all, of groups that were never closed too: none is used twice.
+    pub(super) seq_max: u64,
     /// Records of a group that is not closed yet: until it is, nobody was told of them.
     open: Vec<(EntryId, Last)>,
 }
@@ -65,14 +67,14 @@ pub(super) enum Record {
 }
 
 impl Log {
-    /// Opens a folder's log for appending, in a new file unless the last one ends with a whole record.
+    /// Opens a folder's log for appending, in a new file unless the last one ends with a closed group.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let numbers = numbers(folder)?;
         let size = |number: u32| std::fs::metadata(path(folder, number)).map_or(0, |found| found.len());
         let number = match numbers.last() {
             None => 1,
-            Some(last) if size(*last) < FILE_BYTES_MAX && ends_whole(&std::fs::read(path(folder, *last))?) => *last,
+            Some(last) if size(*last) < FILE_BYTES_MAX && ends_closed(&std::fs::read(path(folder, *last))?) => *last,
             Some(last) => last + 1,
         };
         let file = OpenOptions::new().create(true).append(true).open(path(folder, number))?;
@@ -146,6 +148,8 @@ pub(super) fn read(folder: &Path) -> io::Result<Contents> {
             read.add(&bytes[at..at + length], Position { file: *number, offset: at as u32 });
             at += length;
         }
+        // A group does not go on in the next file: this one was never closed, and nobody was told of it.
+        read.open.clear();
     }
     read.gaps += numbers.first().map_or(0, |first| u64::from(first - 1));
     Ok(read)
@@ -173,6 +177,7 @@ impl Contents {
         self.records += 1;
         let body = &bytes[HEADER_BYTES..];
         let Some((seq, kind, id)) = parse_head(body) else { return };
+        self.seq_max = self.seq_max.max(seq);
         match kind {
             COMMIT => {
                 self.totals = Totals::from_bytes(&body[HEAD_BYTES..]).or(self.totals);
@@ -298,15 +303,14 @@ fn next_record(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-fn ends_whole(bytes: &[u8]) -> bool {
-    let mut at = 0;
+fn ends_closed(bytes: &[u8]) -> bool {
+    let (mut at, mut closed) = (0, true);
     while at < bytes.len() {
-        match whole_record(&bytes[at..]) {
-            Some(length) => at += length,
-            None => return false,
-        }
+        let Some(length) = whole_record(&bytes[at..]) else { return false };
+        closed = parse_head(&bytes[at + HEADER_BYTES..]).is_some_and(|(_, kind, _)| kind == COMMIT);
+        at += length;
     }
-    true
+    closed
 }
 
 fn path(folder: &Path, number: u32) -> PathBuf {
@@ -342,3 +346,87 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// No length is believed beyond this.
 const RECORD_BYTES_MAX: usize = 512 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u8) -> EntryId {
+        EntryId::from_bytes([n; 16])
+    }
+
+    fn put(n: u8, seq: u64) -> Record {
+        let sealed = Sealed { id: id(n), slot: 7, pieces: vec![vec![n; 100], vec![n; 50]], vector: Some(vec![n; 32]) };
+        Record::Put { seq, sealed }
+    }
+
+    fn group(records: &[Record], totals: Option<Totals>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        records.iter().for_each(|record| write(&mut bytes, record));
+        totals.into_iter().for_each(|totals| write(&mut bytes, &Record::Commit(totals)));
+        bytes
+    }
+
+    fn totals(seq: u64) -> Option<Totals> {
+        Some(Totals { seq, entries: seq, now_ms: 5 })
+    }
+
+    fn open(folder: &Path) -> Log {
+        Log::open(folder).expect("open")
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut log = open(folder.path());
+        log.append(&group(&[put(1, 1), put(2, 2)], totals(2))).expect("append");
+        log.append(&group(&[put(1, 3), Record::Remove { seq: 4, id: id(2) }], totals(4))).expect("append");
+        let contents = read(folder.path()).expect("read");
+        assert_eq!((contents.gaps, contents.records, contents.seq_max), (0, 6, 4));
+        assert_eq!(contents.totals, totals(4));
+        assert_eq!(contents.last[&id(2)], Last { seq: 4, put: None });
+        let position = contents.last[&id(1)].put.expect("a position");
+        match at(folder.path(), position).expect("read") {
+            Some(Record::Put { seq: 3, sealed }) => assert_eq!((sealed.id, sealed.pieces.len()), (id(1), 2)),
+            _ => panic!("another record"),
+        }
+    }
+
+    /// A kill in the middle of an append: at every byte.
+    #[test]
+    fn a_group_that_was_not_closed_never_happened() {
+        let torn = group(&[put(1, 8), Record::Remove { seq: 9, id: id(2) }], totals(9));
+        for cut in 0..torn.len() {
+            let folder = tempfile::tempdir().expect("a folder");
+            open(folder.path()).append(&group(&[put(1, 1), put(2, 2)], totals(2))).expect("append");
+            open(folder.path()).append(&torn[..cut]).expect("append");
+            // The next process goes on.
+            open(folder.path()).append(&group(&[put(3, 3), put(2, 4)], totals(4))).expect("append");
+            let contents = read(folder.path()).expect("read");
+            let seqs = [1, 2, 3].map(|n| contents.last[&id(n)].seq);
+            assert_eq!(seqs, [1, 4, 3], "cut at {cut}");
+            assert_eq!(contents.gaps, 0, "nothing was damaged: cut at {cut}");
+            assert_eq!(contents.totals, totals(4));
+        }
+    }
+
+    /// Behind a damaged stretch everything is read again.
+    #[test]
+    fn damage_costs_what_it_hits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut log = open(folder.path());
+        for n in 0..20 {
+            log.append(&group(&[put(n, u64::from(n) + 1)], totals(u64::from(n) + 1))).expect("append");
+        }
+        let file = path(folder.path(), 1);
+        let whole = std::fs::read(&file).expect("read");
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 8;
+            std::fs::write(&file, &bytes).expect("write");
+            let contents = read(folder.path()).expect("read");
+            assert!(contents.last.len() >= 19, "{} left after a flip at {at}", contents.last.len());
+            assert!(contents.records < 40, "and it is seen: {at}");
+        }
+    }
+}

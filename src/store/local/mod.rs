@@ -17,6 +17,7 @@ mod limits;
 mod live;
 mod load;
 mod log;
+mod queue;
 mod room;
 mod rows;
 mod seal;
@@ -31,17 +32,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use self::commit::{Change, Committer, Put, Settings};
+use self::commit::{Committer, Settings};
 use self::folder::Folder;
 use self::ground::Ground;
 use self::index::{Index, IndexSettings};
 use self::keys::Keys;
+use self::queue::{Change, Put};
 use self::vectors::Vectors;
 use super::{Filter, Health, Limits, OpenStoreError, Owner, Removed, Store, StoreError, Usage, Which, seconds};
 use crate::clock::Clock;
 use crate::decision::{Candidate, Embedding, Entry, EntryId, Partition};
 
-pub use self::commit::Durability;
+pub use self::queue::Durability;
 
 /// The durable store of one process.
 pub struct LocalStore {
@@ -67,7 +69,7 @@ impl LocalStore {
         let (keys, healed) = Keys::open(path).map_err(failed)?;
         let vectors = Arc::new(Vectors::open(&folder.vectors()).map_err(failed)?);
         let opened = load::open_rows(&folder)?;
-        let (queue, requests) = commit::queue();
+        let (queue, requests) = queue::queue();
         let index = IndexSettings { folder: Some(folder.segments()), ..IndexSettings::default() };
         let teller = queue.clone();
         let index = Index::start(Arc::clone(&vectors), index, move |news| teller.tell(news)).map_err(failed)?;
