@@ -459,7 +459,7 @@ impl<'a> Work<'a> {
 const SYNC_DELAY: Duration = Duration::from_millis(200);
 
 /// How often an idle committer looks for something to do.
-const IDLE: Duration = Duration::from_millis(100);
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Expired entries are looked for this often, in a part of the slots at a time.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

@@ -62,7 +62,15 @@ impl Builder {
             extent = Extent::Due;
             let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.build(large, &plan)));
             match built {
-                Ok(Some((segment, missed, origins))) => self.put_in(large, &plan, segment, &missed, origins),
+                Ok(Some((segment, missed, origins))) => {
+                    let hopeless = missed.len() * 2 >= self.flat_max;
+                    self.put_in(large, &plan, segment, &missed, origins);
+                    if hopeless {
+                        // They would ask for the next build at once, and come out of it as they are.
+                        tracing::warn!(partition = ?large.partition, missed = missed.len(), "many rows stay scanned");
+                        large.desk.lock().unbuildable = true;
+                    }
+                }
                 Ok(None) => return self.give_up(large),
                 Err(_) => {
                     tracing::error!(partition = ?large.partition, "a graph could not be built; the partition is scanned");
@@ -124,16 +132,10 @@ impl Builder {
         if slots.is_empty() {
             return Some((None, Vec::new(), Vec::new()));
         }
-        let rows = Arc::new(rows);
-        let graph = graph::build(&rows, slots.len(), self.builders, &self.stop)?;
-        let mut ordered = Rows::zeroed(slots.len(), large.rows.dims());
-        for (node, row) in graph.order.iter().enumerate() {
-            ordered.set(node, rows.scale(*row), rows.row(*row));
-        }
-        drop(rows);
+        let graph = graph::build(rows, slots.len(), self.builders, &self.stop)?;
         let pick = |from: &[u32]| graph.order.iter().map(|row| from[*row as usize]).collect::<Vec<u32>>();
         let (slots, origins) = (pick(&slots), pick(&origins));
-        let mut segment = Segment::new(plan.tag, ordered, graph.links, slots);
+        let mut segment = Segment::new(plan.tag, graph.rows, graph.links, slots);
         let missed = graph::unreachable(&segment, self.builders, &self.stop);
         let missed = missed.into_iter().map(|node| Missed::take(&mut segment, node, &origins)).collect();
         (!self.stop.load(Ordering::Relaxed)).then_some((Some(segment), missed, origins))

@@ -1,58 +1,91 @@
-//! Rows in, a frozen graph out: hnsw_rs finds the links, which are then copied into flat arrays.
+//! Rows in, a frozen graph out, with its nodes numbered for the search.
 //!
-//! hnsw_rs keeps an Arc per link and searches through hash tables; its graph is good, so only the graph is kept. The
-//! build stops within one insertion of being told to. A node that a search for its own row does not find is given
-//! back to the caller, who keeps it in the tail.
+//! Few rows are linked by hnsw_rs, many by [`link`]: they get their layers by chance, are linked, and then stand in the order in which a search meets them. The build
+//! stops within some milliseconds of being told to. A node that a search for its own row does not find is given back
+//! to the caller, who keeps it in the tail.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use hnsw_rs::anndists::dist::distances::Distance;
-use hnsw_rs::hnsw::Hnsw;
-
+use super::hnsw;
+use super::link::{self, Layer};
 use super::places::NOWHERE;
 use super::quantised::Query;
 use super::segment::{LINKS, Level, Links, Rows, Scratch, Segment};
-use crate::store::local::kernel::Kernel;
 
 /// A graph over gathered rows; `order[node]` is the row that the node was made from.
 pub(super) struct Graph {
+    pub(super) rows: Rows,
     pub(super) links: Links,
     pub(super) order: Vec<u32>,
 }
 
-/// Links the rows; `None` if told to stop.
-pub(super) fn build(rows: &Arc<Rows>, count: usize, builders: usize, stop: &AtomicBool) -> Option<Graph> {
-    let hnsw = Hnsw::new(
-        CONNECTIONS,
-        count,
-        LAYERS,
-        EF_CONSTRUCTION,
-        Apart { rows: Arc::clone(rows), kernel: Kernel::choose() },
-    );
-    // Alone first: two inserts into an empty graph would both find no entry and miss each other for good.
-    hnsw.insert((&[0], 0));
-    let next = AtomicUsize::new(1);
-    let insert = || {
-        while !stop.load(Ordering::Relaxed) {
-            let row = next.fetch_add(1, Ordering::Relaxed);
-            if row >= count {
-                break;
-            }
-            hnsw.insert((&[row as u32], row));
+/// Links the first `count` rows; `None` if told to stop. hnsw_rs does it while that takes seconds; it links 100,000 rows
+/// in 160 s where [`link`] takes 54 s (two threads, ef_construction 200 both), and finds no more.
+pub(super) fn build(rows: Rows, count: usize, builders: usize, stop: &AtomicBool) -> Option<Graph> {
+    if count <= HNSW_RS_MAX {
+        return hnsw::build(rows, count, builders, stop);
+    }
+    linked(rows, count, builders, stop)
+}
+
+/// The graph by the linker of our own.
+pub(super) fn linked(rows: Rows, count: usize, builders: usize, stop: &AtomicBool) -> Option<Graph> {
+    let (ranked, counts) = ranks(count);
+    let rows = rows.reordered(&ranked);
+    let layers = link::layers(&rows, &counts, builders, stop)?;
+    let (links, walked) = number(&layers);
+    drop(layers);
+    let rows = rows.reordered(&walked);
+    let order = walked.iter().map(|rank| ranked[*rank as usize]).collect();
+    (!stop.load(Ordering::Relaxed)).then_some(Graph { rows, links, order })
+}
+
+/// The rows by falling level, and how many each layer has of them, lowest first. A row's level is drawn from its
+/// number, so that the same rows make the same graph.
+fn ranks(count: usize) -> (Vec<u32>, Vec<usize>) {
+    let level = |row: u32| (xxhash_rust::xxh3::xxh3_64(&row.to_le_bytes()).trailing_zeros() / LEVEL_BITS) as usize;
+    let mut rows: Vec<u32> = (0..count as u32).collect();
+    rows.sort_by_cached_key(|row| Reverse(level(*row)));
+    let of_layer = |least| rows.partition_point(|row| level(*row) >= least);
+    let counts = (0..).map(of_layer).take_while(|count| *count > 0).collect();
+    (rows, counts)
+}
+
+/// Numbers the nodes of the lowest layer alone in the order of a walk; gives the old number of each, too.
+fn number(layers: &[Layer]) -> (Links, Vec<u32>) {
+    let lowest = layers.first().map_or(&[][..], Vec::as_slice);
+    let count = lowest.len() / LINKS;
+    let mut order: Vec<u32> = Vec::with_capacity(count);
+    let mut node_of = vec![NOWHERE; count];
+    let mut number = |node: u32, order: &mut Vec<u32>| {
+        if node_of[node as usize] == NOWHERE {
+            node_of[node as usize] = order.len() as u32;
+            order.push(node);
         }
     };
-    share(builders, insert);
-    let graph = (!stop.load(Ordering::Relaxed)).then(|| flatten(&hnsw, count));
-    if graph.is_none() {
-        // Freeing a large graph takes seconds that whoever stops the index should not wait for.
-        let freeing = std::thread::Builder::new().name("nearhit-graph-end".into()).spawn(move || drop(hnsw));
-        if let Err(error) = freeing {
-            tracing::warn!(%error, "an unfinished graph was freed on the builder's thread");
+    let upper = layers.get(1).map_or(0, |layer| layer.len() / LINKS) as u32;
+    (0..upper).for_each(|node| number(node, &mut order));
+    let mut walked = 0;
+    for node in 0..count as u32 {
+        // More than one start only where the graph has more than one part.
+        number(node, &mut order);
+        while walked < order.len() {
+            link::of(lowest, order[walked]).iter().for_each(|link| number(*link, &mut order));
+            walked += 1;
         }
     }
-    graph
+    let renumbered = order.iter().flat_map(|node| &lowest[*node as usize * LINKS..][..LINKS]);
+    let lowest = renumbered.map(|link| node_of.get(*link as usize).copied().unwrap_or(NOWHERE)).collect();
+    let levels = layers.iter().skip(1).map(|layer| {
+        let mut flat = Level { starts: vec![0], links: Vec::new() };
+        for node in 0..(layer.len() / LINKS) as u32 {
+            flat.links.extend(link::of(layer, node));
+            flat.starts.push(flat.links.len() as u32);
+        }
+        flat
+    });
+    (Links { lowest, levels: levels.collect() }, order)
 }
 
 /// The nodes that a search for their own rows does not find.
@@ -81,7 +114,7 @@ pub(super) fn unreachable(segment: &Segment, builders: usize, stop: &AtomicBool)
 }
 
 /// Runs `work` on `builders` threads, this one among them.
-fn share(builders: usize, work: impl Fn() + Sync) {
+pub(super) fn share(builders: usize, work: impl Fn() + Sync) {
     std::thread::scope(|scope| {
         for _ in 1..builders {
             let helper = std::thread::Builder::new().name("nearhit-graph".into()).spawn_scoped(scope, &work);
@@ -93,84 +126,11 @@ fn share(builders: usize, work: impl Fn() + Sync) {
     });
 }
 
-/// Numbers the nodes by falling level, those of the lowest layer in the order of a walk, and copies their links.
-fn flatten(hnsw: &Hnsw<'static, u32, Apart>, count: usize) -> Graph {
-    let mut levels = vec![0u8; count];
-    let mut lowest = vec![NOWHERE; count * LINKS];
-    let mut upper: Vec<(u32, Vec<Vec<u32>>)> = Vec::new();
-    for point in hnsw.get_point_indexation() {
-        let (row, level) = (point.get_origin_id(), point.get_point_id().0);
-        let near = point.get_neighborhood_id();
-        levels[row] = level;
-        for (link, other) in lowest[row * LINKS..][..LINKS].iter_mut().zip(&near[0]) {
-            *link = other.d_id as u32;
-        }
-        if level > 0 {
-            let links = near[1..=usize::from(level)].iter();
-            upper
-                .push((row as u32, links.map(|layer| layer.iter().map(|other| other.d_id as u32).collect()).collect()));
-        }
-    }
-    upper.sort_by_key(|(row, _)| (Reverse(levels[*row as usize]), *row));
-    let mut order: Vec<u32> = Vec::with_capacity(count);
-    let mut node_of = vec![NOWHERE; count];
-    let mut number = |row: u32, order: &mut Vec<u32>| {
-        if node_of[row as usize] == NOWHERE {
-            node_of[row as usize] = order.len() as u32;
-            order.push(row);
-        }
-    };
-    upper.iter().for_each(|(row, _)| number(*row, &mut order));
-    let mut walked = 0;
-    for row in 0..count as u32 {
-        // More than one start only where the graph has more than one part.
-        number(row, &mut order);
-        while walked < order.len() {
-            let links = &lowest[order[walked] as usize * LINKS..][..LINKS];
-            links.iter().take_while(|link| **link != NOWHERE).for_each(|link| number(*link, &mut order));
-            walked += 1;
-        }
-    }
-    let renumbered = order.iter().flat_map(|row| &lowest[*row as usize * LINKS..][..LINKS]);
-    let lowest = renumbered.map(|link| node_of.get(*link as usize).copied().unwrap_or(NOWHERE)).collect();
-    let top = upper.first().map_or(0, |(row, _)| levels[*row as usize]);
-    let levels = (1..=usize::from(top)).map(|level| {
-        let layer: Vec<&[u32]> = upper.iter().map_while(|(_, links)| links.get(level - 1).map(Vec::as_slice)).collect();
-        let mut flat = Level { starts: vec![0], links: Vec::new() };
-        for links in &layer {
-            // A link to a node that is not of this layer would be none.
-            let nodes = links.iter().map(|row| node_of[*row as usize]).filter(|node| (*node as usize) < layer.len());
-            flat.links.extend(nodes);
-            flat.starts.push(flat.links.len() as u32);
-        }
-        flat
-    });
-    Graph { links: Links { lowest, levels: levels.collect() }, order }
-}
+/// Rows that hnsw_rs links: the first graphs of a partition, and all that most partitions ever have.
+const HNSW_RS_MAX: usize = 16_384;
 
-/// 1 - cosine of two rows named by their numbers, so that hnsw_rs copies four bytes a point and not a row. Never below
-/// zero: hnsw_rs asserts it, and rounding takes the cosine of a row with itself above one.
-struct Apart {
-    rows: Arc<Rows>,
-    kernel: Kernel,
-}
-
-impl Distance<u32> for Apart {
-    #[inline]
-    fn eval(&self, a: &[u32], b: &[u32]) -> f32 {
-        let (a, b) = (a[0], b[0]);
-        let product = self.kernel.dot_rows(self.rows.row(a), self.rows.row(b)) as f32;
-        (1.0 - product * self.rows.scale(a) * self.rows.scale(b)).max(0.0)
-    }
-}
-
-/// Links a point keeps in each layer (twice as many in the lowest). 16 is the usual choice for some hundred dimensions.
-const CONNECTIONS: usize = LINKS / 2;
-
-const LAYERS: usize = 16;
-
-/// Candidates considered when a point is linked; below 200 some points cannot be reached from others.
-const EF_CONSTRUCTION: usize = 200;
+/// A layer has a sixteenth of the nodes of the one below.
+const LEVEL_BITS: u32 = 4;
 
 const EF_NARROW: usize = 16;
 const EF_WIDE: usize = 64;

@@ -281,7 +281,7 @@ pub(super) fn is_dying(segment: &Segment) -> bool {
 }
 
 /// Candidates that are compared exactly: with int8 rows the nearest is among the best 16 but for one search in some
-/// thousands (ENGINE.md B1).
+/// thousands.
 const RESCORED: usize = 24;
 /// Beyond so many dead or expired entries around the query a search gives up.
 const RESCORED_MAX: usize = 4096;

@@ -13,7 +13,9 @@ mod best;
 mod builder;
 mod few;
 mod graph;
+mod hnsw;
 mod large;
+mod link;
 mod load;
 mod places;
 mod quantised;
@@ -382,13 +384,13 @@ impl Drop for Index {
     }
 }
 
-/// A scan of so many int8 rows takes about as long as a search of a frozen graph (ENGINE.md B1).
+/// A scan of so many int8 rows takes about as long as a search of a frozen graph .
 const FLAT_MAX: usize = 4096;
 
 /// Rows of a scan that takes well under 200 us.
 const FLAT_SMALL: usize = 4096;
 
-/// Candidates kept in a search: recall@1 of .999 and above on 20,000 real sentence vectors (ENGINE.md B1).
+/// Candidates kept in a search: recall@1 of .999 and above on 20,000 real sentence vectors .
 const EF_SEARCH: usize = 64;
 
 #[cfg(test)]

@@ -31,6 +31,12 @@ pub(super) struct Query {
     kernel: Kernel,
 }
 
+impl Default for Query {
+    fn default() -> Self {
+        Self::from_bytes(Vec::new())
+    }
+}
+
 impl Query {
     pub(super) fn of(embedding: &Embedding) -> Self {
         let mut bytes = vec![0; stride(embedding.dimensions())];

@@ -136,10 +136,12 @@ fn every_phase_finds_what_an_exact_scan_finds() {
     bench.index.freeze(partition(1));
     assert_eq!(bench.index.bytes().segment_count, 1);
     check(&bench, &live, "frozen");
+    let mut held = 0;
     for slot in (0..COUNT).step_by(10) {
-        assert!(!bench.index.remove(partition(1), slot), "a segment has it");
+        held += u32::from(!bench.index.remove(partition(1), slot));
         live.remove(&slot);
     }
+    assert!(held * 10 >= COUNT - COUNT / 50, "{held}: all but the few that stayed in the tail are the segment's");
     check(&bench, &live, "with a tenth removed");
     for (slot, vector) in points(COUNT..COUNT + 500, 64) {
         bench.insert(partition(1), slot, &vector);
