@@ -35,7 +35,7 @@ import numpy as np
 DIMS = 384
 K = 10
 QUERIES = 2_000
-EFS = (16, 24, 32, 48, 64, 96, 128)
+EFS = (16, 24, 32, 40, 48, 64, 96, 128)
 # The ef of the second timing of --growth, so that a larger ef is not taken for growth.
 FIXED_EF = 64
 RECALL_MIN = 0.998

@@ -282,6 +282,6 @@ pub(super) fn is_dying(segment: &Segment) -> bool {
 
 /// Candidates that are compared exactly: with int8 rows the nearest is among the best 16 but for one search in some
 /// thousands.
-const RESCORED: usize = 24;
+const RESCORED: usize = 16;
 /// Beyond so many dead or expired entries around the query a search gives up.
 const RESCORED_MAX: usize = 4096;

@@ -69,7 +69,7 @@ impl Growing<'_> {
             let node = (first + i) as u32;
             work.query = Query::of_row(self.rows.row(node));
             let entry = self.descend(&work.query);
-            walk(self.rows, &self.links, &work.query, entry, (EF_CONSTRUCTION, usize::MAX), &mut work.scratch);
+            walk(self.rows, &self.links, &work.query, entry, EF_CONSTRUCTION, &mut work.scratch);
             work.near.clear();
             let own = self.rows.scale(node);
             work.near.extend(work.scratch.beam.iter().map(|found| (1.0 - found.score * own, found.node())));
@@ -107,7 +107,7 @@ impl Growing<'_> {
             if node > 0 {
                 let query = Query::of_row(self.rows.row(node));
                 let first = Found::new(query.score(self.rows.row(0), self.rows.scale(0)), 0);
-                walk(self.rows, &self.links, &query, first, (EF_CONSTRUCTION, usize::MAX), &mut scratch);
+                walk(self.rows, &self.links, &query, first, EF_CONSTRUCTION, &mut scratch);
                 let mut near = scratch.beam.iter().map(|found| found.node());
                 let Some(from) = near.find(|near| of(&self.links, *near).len() < self.most) else { continue };
                 let place = from as usize * LINKS + of(&self.links, from).len();
