@@ -61,18 +61,18 @@ impl Kernel {
     const PORTABLE: Self = Self { signed: portable::signed, rows: portable::rows, halves: portable::halves };
 }
 
-/// Asks for a row before it is needed; a row is a few cache lines.
+/// Asks for a row of small values before it is needed; a row is a few cache lines.
 #[inline(always)]
-pub(crate) fn prefetch(row: &[u8]) {
+pub(crate) fn prefetch<T>(row: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(64) {
+    for line in row.chunks(64 / size_of::<T>().clamp(1, 64)) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a prefetch reads nothing that the program could see; the address is inside `row` besides.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
     // Other processors prefetch by themselves: the intrinsic for it is not stable.
     #[cfg(not(target_arch = "x86_64"))]
-    drop::<&[u8]>(row);
+    drop::<&[T]>(row);
 }
 
 /// Bytes as halves, as they lie in a file; bytes that are not aligned for it give an empty slice.

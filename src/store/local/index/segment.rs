@@ -250,6 +250,10 @@ pub(super) fn walk(rows: &Rows, links: &[u32], query: &Query, entry: Found, ef: 
         for node in &fresh[..count] {
             let score = query.score(rows.row(*node), rows.scale(*node));
             let place = scratch.admit(Found { score, node: *node }, ef);
+            if place <= at + 1 {
+                // Its links come next, or soon.
+                prefetch(&links[*node as usize * LINKS..][..LINKS]);
+            }
             next = next.min(place);
         }
         at = next;
