@@ -12,7 +12,7 @@ use nearhit::decision::{
 };
 use nearhit::embed::candle::Hardware;
 use nearhit::embed::{EmbedSettings, Embedder};
-use nearhit::store::{Durability, Store, StoreSettings};
+use nearhit::store::{Durability, Limits, Store, StoreSettings};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
 
@@ -44,7 +44,7 @@ fn nearest(bencher: Bencher) {
     let (fingerprint, ..) = Fingerprint::split(&prompt(0));
     let partition = Partition::new(&fingerprint, EMBEDDER.model());
     let (bench, vector) = (&*BENCH, vector(1_000_003));
-    bencher.bench(|| RUNTIME.block_on(bench.store.nearest(partition, black_box(&vector), 5)));
+    bencher.bench(|| RUNTIME.block_on(bench.store.nearest(partition, black_box(&vector), 5, 0)));
 }
 
 #[divan::bench]
@@ -85,8 +85,12 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     let measuring = std::env::args().any(|argument| argument == "--bench");
     let entries = if measuring { 10_000 } else { 100 };
     let folder = tempfile::tempdir().expect("a folder");
-    let settings = StoreSettings::Local { folder: folder.path().to_owned(), durability: Durability::Async };
-    let store = nearhit::store::open(&settings).expect("a store");
+    let settings = StoreSettings::Local {
+        folder: folder.path().to_owned(),
+        durability: Durability::Async,
+        limits: Limits::default(),
+    };
+    let store = nearhit::store::open(&settings, Arc::new(SystemClock::start())).expect("a store");
     let parts = Parts {
         store: Arc::clone(&store),
         embedder: Some(Arc::clone(&EMBEDDER)),

@@ -15,9 +15,9 @@ use prometheus_client::registry::Registry;
 use super::memo::MemoEmbedder;
 use super::questions::{Question, Trial};
 use crate::cache::{Cache, CacheSettings, Lookup, NewEntry, Parts, Query};
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::decision::{Answer, AnswerKind, Embedding, Outcome, Policy, Reason, Similarity, Tier};
-use crate::store::{Durability, StoreSettings, open};
+use crate::store::{Durability, Limits, StoreSettings, open};
 
 /// Rows of a dataset to put to an empty cache.
 pub(super) struct Replay<'a> {
@@ -68,10 +68,15 @@ impl Replay<'_> {
     }
 
     fn cache(&self, mode: Mode, folder: &Path) -> anyhow::Result<Cache> {
-        let store = open(&StoreSettings::Local { folder: folder.to_owned(), durability: Durability::Async })?;
         // Time stands still: no entry expires, however long the run takes.
-        let parts =
-            Parts { store, embedder: Some(Arc::clone(&self.embedder) as _), clock: Arc::new(ManualClock::default()) };
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+        let settings = StoreSettings::Local {
+            folder: folder.to_owned(),
+            durability: Durability::Async,
+            limits: Limits::default(),
+        };
+        let store = open(&settings, Arc::clone(&clock))?;
+        let parts = Parts { store, embedder: Some(Arc::clone(&self.embedder) as _), clock };
         let policy = match mode {
             Mode::Nearest => Policy { threshold: Similarity::new(-1.0) },
             Mode::Service(policy) => policy,
