@@ -51,6 +51,9 @@ struct Bench {
 impl Bench {
     fn run(&self, parts: &[&str]) {
         let mut store = self.open();
+        while store.health().loading {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         if store.usage().is_empty() {
             self.fill(&store);
         }
@@ -206,7 +209,8 @@ impl Bench {
         println!(
             "restart    opened {opened:.2?}, first right exact answer {first:.2?}, loaded and verified {loaded:.2?}"
         );
-        println!("           {:?}", store.health());
+        let entries: u64 = store.usage().iter().map(|(_, usage)| usage.entries).sum();
+        println!("           {entries} entries; {:?}", store.health());
         store
     }
 

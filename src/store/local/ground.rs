@@ -31,6 +31,8 @@ pub(super) struct Ground {
     /// Answers that were read lately, with the sequence number of their rows.
     bodies: quick_cache::sync::Cache<EntryId, (u64, Arc<Entry>), ByBytes>,
     free: Mutex<Vec<Slot>>,
+    /// Slots from here on were added since the store was opened.
+    pub(super) first_new: usize,
     pub(super) health: Mutex<Health>,
     loaded: AtomicBool,
     loading: (Mutex<()>, Condvar),
@@ -46,6 +48,7 @@ pub(super) struct Stored {
 impl Ground {
     pub(super) fn new(folder: Folder, rows: Rows, keys: Keys, vectors: Arc<Vectors>, index: Index) -> Self {
         Self {
+            first_new: keys.count(),
             folder,
             rows: RwLock::new(Arc::new(rows)),
             keys,

@@ -126,14 +126,23 @@ pub(super) fn load(ground: &Ground, opened: &(u32, Option<u32>), clock: &dyn Clo
     let (mut generation, mut broken) = *opened;
     let now_s = seconds(clock.now_ms());
     let source = ground.log_folder(broken.unwrap_or(generation));
-    let contents = log::read(&source).unwrap_or_else(|error| {
-        tracing::error!(%error, "the log cannot be read");
-        Contents::unreadable()
+    let mut merge =
+        Merge { ground, source: &source, log: Contents::default(), missing: 0, restored: 0, dropped: 0, now_s };
+    // Each takes some seconds for a million entries.
+    let (contents, scanned) = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| log::read(&source));
+        let scanned = if broken.is_none() { merge.rows() } else { Ok(Vec::new()) };
+        (reading.join(), scanned)
     });
-    let mut merge = Merge { ground, source: &source, log: contents, missing: 0, restored: 0, dropped: 0, now_s };
-    if broken.is_none()
-        && let Err(error) = merge.rows()
-    {
+    merge.log = match contents {
+        Ok(Ok(contents)) => contents,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the log cannot be read");
+            Contents::unreadable()
+        }
+        Err(_) => Contents::unreadable(),
+    };
+    if let Err(error) = scanned.and_then(|bad| merge.compare(bad)) {
         tracing::error!(generation, %error, "the rows cannot be read; making them again from the log");
         ground.live.clear();
         merge.restored = 0;
@@ -219,8 +228,8 @@ enum Scanned {
 }
 
 impl Merge<'_> {
-    /// Reads the rows in; what the log knows better, or the rows have lost, is put right.
-    fn rows(&mut self) -> Result<(), StoreError> {
+    /// Reads the rows in. Returns the entries that are damaged.
+    fn rows(&self) -> Result<Vec<EntryId>, StoreError> {
         let (send, scanned) = sync_channel(4096);
         let rows = self.ground.rows();
         let scan = move || {
@@ -235,13 +244,12 @@ impl Merge<'_> {
         };
         let thread = std::thread::Builder::new().name("nearhit-scan".into());
         thread.spawn(scan).map_err(|error| StoreError::from(&error))?;
-        let mut changes = Changes::default();
         let mut rests: HashMap<EntryId, u16> = HashMap::new();
         let mut bad: Vec<EntryId> = Vec::new();
         loop {
             match scanned.recv_timeout(PATIENCE) {
                 Ok(Ok(Scanned::First(id, row))) => match row.and_then(|row| Some((self.head(id, &row)?, row))) {
-                    Some((head, row)) => self.first(id, &row, &head, &mut changes),
+                    Some((head, row)) => self.live(id, &row, &head),
                     None => bad.push(id),
                 },
                 Ok(Ok(Scanned::Rest(id, row))) => {
@@ -263,8 +271,26 @@ impl Merge<'_> {
                 record.pieces > 1 && rests.get(&record.id).copied().unwrap_or(0) + 1 != record.pieces
             }),
         );
+        Ok(bad)
+    }
+
+    /// What the log knows better is put right, and so is what is damaged. What the log alone has is left to
+    /// [`Self::rest`].
+    fn compare(&mut self, bad: Vec<EntryId>) -> Result<(), StoreError> {
+        let mut changes = Changes::default();
         for id in bad {
             self.bad(id, &mut changes)?;
+        }
+        let mut removed = Vec::new();
+        self.ground.live.each(|_, record| match self.log.last.get(&record.id) {
+            Some(Last { seq, put: None }) if *seq > record.seq => removed.push((record.id, record.pieces)),
+            // Restored with the rest; until then the old row stands in for it.
+            Some(last) if last.seq >= record.seq => {}
+            _ => self.missing += 1,
+        });
+        for (id, pieces) in removed {
+            self.ground.live.remove(id);
+            changes.removals.push((id, pieces));
         }
         changes.apply(self.ground)
     }
@@ -280,21 +306,7 @@ impl Merge<'_> {
         (row.slot, row.seq) == (slot, seq) && self.ground.sealer.is_whole(&key, row.piece(id))
     }
 
-    /// A row that is well. It counts unless the log has something newer.
-    fn first(&mut self, id: EntryId, row: &Row, head: &Head, changes: &mut Changes) {
-        match self.log.last.get(&id) {
-            Some(Last { seq, put: None }) if *seq > row.seq => changes.removals.push((id, row.count)),
-            Some(last) if last.seq > row.seq => {
-                // Restored with the rest; until then the old row stands in for it.
-                self.live(id, row, head);
-            }
-            last => {
-                self.missing += u64::from(last.is_none_or(|last| last.seq < row.seq));
-                self.live(id, row, head);
-            }
-        }
-    }
-
+    /// A row that is well.
     fn live(&self, id: EntryId, row: &Row, head: &Head) {
         let stored =
             u32::from(row.count) * row.as_ref().len() as u32 + head.place.map_or(0, |(_, dimensions)| 2 * dimensions);
@@ -450,9 +462,10 @@ fn index(ground: &Ground) -> Result<(), StoreError> {
 }
 
 /// Slots of no live entry get new keys, and their vectors are cleared: whatever was erased when the process was killed
-/// is erased for good now.
-fn sweep(ground: &Ground) -> std::io::Result<()> {
-    let mut used = vec![false; ground.keys.count()];
+/// is erased for good now. Slots that were added since are left alone: something may be sealed under their keys that
+/// waits to be stored.
+pub(super) fn sweep(ground: &Ground) -> std::io::Result<()> {
+    let mut used = vec![false; ground.first_new];
     ground.live.each(|slot, _| {
         if let Some(used) = used.get_mut(slot as usize) {
             *used = true;

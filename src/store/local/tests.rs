@@ -445,3 +445,23 @@ async fn a_kill_between_log_and_rows_is_made_up_for() {
     assert!(store.get(entry("c", 0, "").id).await.expect("read").is_none());
     assert_eq!(store.health().lost, 0);
 }
+
+/// What is put while the store reads in is sealed already, and waits.
+#[test]
+fn what_waits_for_the_start_keeps_its_keys() {
+    let home = Home::new();
+    let store = home.open();
+    store.ground.take_slots(1).expect("a slot");
+    drop(store);
+    let store = home.open();
+    let old = store.ground.first_new as super::vectors::Slot;
+    assert!(old > 0, "there are slots from before");
+    let mut taken = store.ground.take_slots(old as usize + 10).expect("slots");
+    taken.retain(|slot| *slot >= old);
+    let keys: Vec<_> = taken.iter().map(|slot| store.ground.keys.of(*slot)).collect();
+    assert!(!keys.is_empty());
+    let before = store.ground.keys.of(0);
+    super::load::sweep(&store.ground).expect("sweep");
+    assert_ne!(store.ground.keys.of(0), before, "what was there before and is not used is erased");
+    assert_eq!(taken.iter().map(|slot| store.ground.keys.of(*slot)).collect::<Vec<_>>(), keys);
+}
