@@ -133,7 +133,11 @@ impl<'a> Work<'a> {
                     }
                 }
                 Ok(Request::News(news)) => self.hear(news),
-                Err(RecvTimeoutError::Timeout) => self.idle(),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.next.is_some() {
+                        self.step();
+                    }
+                }
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
             if self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_DELAY) {
@@ -142,6 +146,9 @@ impl<'a> Work<'a> {
             if self.swept.elapsed() >= SWEEP_EVERY {
                 self.swept = Instant::now();
                 self.remove_expired();
+                if self.next.is_none() && Instant::now() >= self.retry && self.is_bloated() {
+                    self.begin_generation();
+                }
             }
         }
         self.sync_late();
@@ -364,14 +371,6 @@ impl<'a> Work<'a> {
         self.ground.give_slots(released);
     }
 
-    fn idle(&mut self) {
-        if self.next.is_some() {
-            self.step();
-        } else if Instant::now() >= self.retry && self.is_bloated() {
-            self.begin_generation();
-        }
-    }
-
     /// Whether rows and log hold so much that is dead that copying what lives is worth it.
     fn is_bloated(&self) -> bool {
         let stored = self.ground.live.stored_bytes();
@@ -461,13 +460,14 @@ const SYNC_DELAY: Duration = Duration::from_millis(200);
 /// How often an idle committer looks for something to do.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Expired entries are looked for this often, in a part of the slots at a time.
+/// Expired entries are looked for this often, in a part of the slots at a time; whether there is too much that is dead
+/// on the disk, as often.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_PARTS: usize = 30;
 const SWEEP_MIN: usize = 65_536;
 
 /// A new generation is worth its while once rows and log together are this many times what the live entries need:
-/// fresh ones are 2.5 to 3 times.
+/// fresh ones are twice to two and a half times.
 const BLOAT: u64 = 4;
 
 /// How long a new generation that failed is not tried again.

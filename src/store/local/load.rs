@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::folder::{FORMAT, Folder};
 use super::ground::Ground;
@@ -113,7 +113,21 @@ fn open_in_time(path: &Path) -> Result<Rows, StoreError> {
     let (send, opened) = sync_channel(1);
     let owned = path.to_owned();
     let thread = std::thread::Builder::new().name("nearhit-open".into());
-    thread.spawn(move || drop(send.send(Rows::open(&owned)))).map_err(|error| StoreError::from(&error))?;
+    let open = move || {
+        let started = Instant::now();
+        loop {
+            match Rows::open(&owned) {
+                // The folder is ours alone: this is what an earlier use of it in this process has not let go of yet.
+                Err(StoreError::Unavailable(cause))
+                    if cause.contains("acquire lock") && started.elapsed() < LOCK_TIME =>
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                opened => return drop(send.send(opened)),
+            }
+        }
+    };
+    thread.spawn(open).map_err(|error| StoreError::from(&error))?;
     match opened.recv_timeout(PATIENCE) {
         Ok(rows) => rows,
         Err(RecvTimeoutError::Timeout) => Err(StoreError::Unavailable("sled does not come to an end".into())),
@@ -441,14 +455,13 @@ fn index(ground: &Ground) -> Result<(), StoreError> {
         found.flatten()
     };
     let loaded = ground.index.load(files, &owner);
-    if !loaded.damaged.is_empty() {
-        ground.health.lock().damaged_segments += loaded.damaged.len() as u64;
-        let gone: Vec<String> = loaded.damaged.iter().map(|file| segment_note(&file.name)).collect();
-        ground.rows().change_notes(&[], &gone)?;
-        for file in &loaded.damaged {
-            if let Err(error) = ground.index.discard(file) {
-                tracing::warn!(%error, file = file.name, "could not delete a segment file");
-            }
+    ground.health.lock().damaged_segments += loaded.damaged.len() as u64;
+    let gone: Vec<&SegmentFile> = loaded.damaged.iter().chain(&loaded.stale).collect();
+    let notes: Vec<String> = gone.iter().map(|file| segment_note(&file.name)).collect();
+    ground.rows().change_notes(&[], &notes)?;
+    for file in gone {
+        if let Err(error) = ground.index.discard(file) {
+            tracing::warn!(%error, file = file.name, "could not delete a segment file");
         }
     }
     ground.live.each(|slot, record| {
@@ -491,6 +504,9 @@ pub(super) const LOST: &str = "lost";
 
 /// sled opens a million entries in two seconds; what takes this long does not come to an end.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// sled's threads end some milliseconds after it is dropped, on a busy machine later.
+const LOCK_TIME: Duration = Duration::from_secs(20);
 
 /// Repairs in a batch.
 const AT_ONCE: usize = 512;

@@ -127,7 +127,8 @@ pub(super) fn gather(first: Waiting, durability: Durability, requests: &Requests
     };
     let closes = Instant::now() + stays_open;
     while size < GROUP_CHANGES {
-        match requests.0.recv_timeout(closes.saturating_duration_since(Instant::now())) {
+        let patience = closes.saturating_duration_since(Instant::now()).min(QUIET);
+        match requests.0.recv_timeout(patience) {
             Ok(Request::Changes { changes, done }) => {
                 size += changes.len();
                 gathered.group.push((changes, done));
@@ -159,7 +160,10 @@ pub(super) fn refuse(requests: &Requests, error: &StoreError) {
 /// Requests waiting for the committer before callers are held back.
 const QUEUE_LENGTH: usize = 4096;
 
-/// How long a group stays open. One disk sync costs about as much, so waiting longer gains little.
+/// A group closes early when nothing has come for this long: who writes alone need not wait for others.
+const QUIET: Duration = Duration::from_millis(2);
+
+/// How long a group stays open at most. A slow disk's sync costs about as much, so waiting longer gains little.
 const GROUP_TIME: Duration = Duration::from_millis(10);
 
 /// Changes in a group, at which it closes early.

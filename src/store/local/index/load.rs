@@ -22,6 +22,8 @@ pub struct Loaded {
     pub covered: Covered,
     /// Files that are not used; the caller takes them out of the manifest and discards them.
     pub damaged: Vec<SegmentFile>,
+    /// Files that stand for nothing that lives any more; to be discarded likewise.
+    pub stale: Vec<SegmentFile>,
 }
 
 /// A set of slots.
@@ -52,7 +54,7 @@ impl Index {
     /// Reads the manifest's segment files into an index that is still empty. `owner` tells whose a slot is now.
     /// Segment files that the manifest does not name are deleted: a crash left them before they were entered.
     pub fn load(&self, files: Vec<SegmentFile>, owner: &dyn Fn(Slot) -> Option<(Partition, EntryId)>) -> Loaded {
-        let mut loaded = Loaded { covered: Covered::default(), damaged: Vec::new() };
+        let mut loaded = Loaded { covered: Covered::default(), damaged: Vec::new(), stale: Vec::new() };
         let Some(folder) = self.folder.clone() else {
             loaded.damaged = files;
             return loaded;
@@ -62,15 +64,16 @@ impl Index {
             tracing::warn!(%error, "the folder of segment files could not be tidied");
         }
         for file in files {
-            let used = match snapshot::read(&folder, &file) {
-                Ok(snapshot) => self.take_in(&file, snapshot, owner, &mut loaded.covered),
+            match snapshot::read(&folder, &file) {
+                Ok(snapshot) => {
+                    if !self.take_in(&file, snapshot, owner, &mut loaded.covered) {
+                        loaded.stale.push(file);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, name = file.name, "a segment file is not used");
-                    false
+                    loaded.damaged.push(file);
                 }
-            };
-            if !used {
-                loaded.damaged.push(file);
             }
         }
         loaded
