@@ -14,7 +14,7 @@ use nearhit::cli::{Cli, run};
 mod faults;
 
 use faults::damage::{Damage, run as damage};
-use faults::{DAMAGE, Loss, Ran, disk, kill, trace};
+use faults::{DAMAGE, Loss, Ran, disk, kill, sync, trace};
 
 /// Break things and count.
 #[derive(Debug, Parser)]
@@ -64,6 +64,7 @@ async fn all(sizes: &Sizes) -> bool {
     }
     good &= report("full disk", disk::full(seed), Loss::None).await;
     good &= report("read-only disk", disk::read_only(seed), Loss::None).await;
+    good &= report("failing sync", sync::run(seed), Loss::None).await;
     good & report("sync, then 201", trace::run(seed), Loss::None).await
 }
 

@@ -1,7 +1,8 @@
 //! One thread that makes changes durable, many at a time.
 //!
 //! Callers queue their changes; the committer gathers what has come in, writes it to the log and to the rows, syncs both
-//! once, makes it visible, and only then answers everybody in the group. A group is closed after 10 ms or 512 changes.
+//! once, makes it visible, and only then answers everybody in the group. A group is closed after 10 ms, 512 changes, or a
+//! short silence.
 //! Between groups it removes what has expired, and moves everything into a new generation when this one has become
 //! too large.
 

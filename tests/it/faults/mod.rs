@@ -9,6 +9,7 @@ pub mod disk;
 pub mod kill;
 mod ledger;
 mod program;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 pub mod trace;

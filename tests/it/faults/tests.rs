@@ -4,7 +4,7 @@ use super::damage::{Damage, run as damage};
 use super::ledger::Key;
 use super::program::{Program, copy_folder};
 use super::traffic::Writer;
-use super::{Counts, DAMAGE, Loss, Ran, disk, kill, trace};
+use super::{Counts, DAMAGE, Loss, Ran, disk, kill, sync, trace};
 
 #[track_caller]
 fn check(ran: Ran, may_lose: Loss) {
@@ -50,6 +50,11 @@ async fn a_read_only_folder_is_survived() {
 #[tokio::test]
 async fn an_insert_is_acknowledged_after_a_sync() {
     check(trace::run(7).await, Loss::None);
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_is_no_acknowledgement() {
+    check(sync::run(9).await, Loss::None);
 }
 
 /// A data folder that is secretly set back forgets what was acknowledged since: the harness must see all of it.

@@ -13,9 +13,8 @@ use super::{Counts, Ran};
 
 /// Inserts one by one under strace, with each durability that promises a sync.
 pub async fn run(seed: u64) -> Ran {
-    let traced = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
-    if !traced.is_ok_and(|output| output.status.success()) {
-        return Ran::Skipped("there is no strace here, or it may not trace".into());
+    if !is_there() {
+        return Ran::Skipped(ABSENT.into());
     }
     let mut counts = Counts::default();
     for durability in ["group", "each"] {
@@ -53,6 +52,14 @@ pub async fn run(seed: u64) -> Ran {
     }
     Ran::Counted(counts)
 }
+
+/// Whether strace can be used here.
+pub(super) fn is_there() -> bool {
+    let traced = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
+    traced.is_ok_and(|output| output.status.success())
+}
+
+pub(super) const ABSENT: &str = "there is no strace here, or it may not trace";
 
 /// The trace, once strace has written that the process is gone.
 async fn whole(path: &std::path::Path, process: u32) -> String {
