@@ -427,10 +427,10 @@ impl<'a> Work<'a> {
 
     /// Looks at a part of the entries; all of them are looked at within a minute.
     fn remove_expired(&mut self) {
-        let now_ms = self.settings.clock.now_ms();
+        let before_ms = self.settings.clock.now_ms().saturating_sub(EXPIRED_KEPT_MS);
         let bound = self.ground.live.bound();
         let part = (bound / SWEEP_PARTS).max(SWEEP_MIN).min(bound);
-        let expired = self.ground.live.ids_in(self.sweep_at, part, |record| record.life.is_over(now_ms));
+        let expired = self.ground.live.ids_in(self.sweep_at, part, |record| record.life.is_over(before_ms));
         self.sweep_at = if bound == 0 { 0 } else { (self.sweep_at + part) % bound };
         for some in expired.chunks(GROUP_CHANGES) {
             let (result, freed) = self.commit(some.iter().copied().map(Change::Remove).collect());
@@ -466,6 +466,9 @@ const IDLE: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_PARTS: usize = 30;
 const SWEEP_MIN: usize = 65_536;
+
+/// An expired entry is kept this long, served to nobody, so that whoever asks for it hears that it has expired.
+const EXPIRED_KEPT_MS: u64 = 30_000;
 
 /// A new generation is worth its while once rows and log together are this many times what the live entries need:
 /// fresh ones are twice to two and a half times.

@@ -302,7 +302,7 @@ async fn the_expired_go_and_never_come_back() {
     let mut lasting = entry("c", 50, &answer(50));
     lasting.life.expires_ms = 9_000_000;
     store.put(vec![lasting.clone()]).await.expect("put");
-    home.clock.advance_ms(1_000_001);
+    home.clock.advance_ms(1_100_000);
     until("they are removed", || store.usage()[0].1.entries == 1);
     assert_eq!(store.health().expired, 20);
     assert_eq!(missing(&store, 0..20).await.len(), 20);

@@ -69,7 +69,8 @@ async fn an_altered_model_is_refused_or_done_without() {
         let mut server = home.serve(&[]).await;
         let client = server.client("");
         let ready = client.get("/readyz").await.check(200).json();
-        assert_eq!(ready, json!({"state": "ready", "degraded": ["embedder"], "embedder": "none"}));
+        let said = ["state", "degraded", "embedder"].map(|name| ready[name].clone());
+        assert_eq!(said, [json!("ready"), json!(["embedder"]), json!("none")]);
         let inserted = client.post("/v1/caches/default/entries", &json!({"prompt": "p", "response": "r"})).await;
         assert_eq!(inserted.check(201).json()["exactOnly"], "embedder_down");
         assert_eq!(client.find("p").await, ("exact".to_owned(), "r".to_owned()));
