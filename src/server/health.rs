@@ -30,7 +30,8 @@ pub(super) struct Readiness {
     /// `ready`: every recoverable entry is served. `repairing`: not yet.
     #[schema(example = "ready")]
     state: &'static str,
-    /// Parts that do not work: `embedder` (only exact matches are served), `store` (nothing new is kept).
+    /// Parts that do not work: `embedder` (only exact matches are served), `store` (nothing new outlives
+    /// the process), `tenants` (their secret was lost: callers with a key begin anew).
     degraded: Vec<&'static str>,
     /// What turns text into vectors.
     embedder: String,

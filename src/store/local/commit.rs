@@ -224,10 +224,15 @@ impl<'a> Work<'a> {
             }
             Err(error) => {
                 tracing::error!(%error, "could not commit");
-                freed.extend(changes.into_iter().filter_map(|change| match change {
-                    Change::Put(put) => Some((put.sealed.slot, None)),
-                    Change::Remove(_) => None,
-                }));
+                if self.ground.health.lock().failing.is_some() {
+                    // Some of it may be on disk, in place of what was there: the next start needs the keys to tell.
+                    freed.clear();
+                } else {
+                    freed.extend(changes.into_iter().filter_map(|change| match change {
+                        Change::Put(put) => Some((put.sealed.slot, None)),
+                        Change::Remove(_) => None,
+                    }));
+                }
             }
         }
         (result, freed)
