@@ -215,24 +215,23 @@ impl<'a> Work<'a> {
         self.ground.health.lock().evicted += evicted.len() as u64;
         changes.extend(evicted.into_iter().map(Change::Remove));
         let before = self.totals.seq;
-        let result = self.write(&changes, now_ms);
-        match &result {
-            Ok(()) => {
-                for (change, seq) in changes.into_iter().zip(before + 1..) {
-                    freed.extend(self.publish(change, seq, now_ms).map(|(slot, record)| (slot, Some(record))));
-                }
+        let written = self.write(&changes, now_ms);
+        if written.is_ok() || written.as_ref().is_err_and(|failure| failure.applied) {
+            for (change, seq) in changes.into_iter().zip(before + 1..) {
+                freed.extend(self.publish(change, seq, now_ms).map(|(slot, record)| (slot, Some(record))));
             }
-            Err(error) => {
-                tracing::error!(%error, "could not commit");
-                if self.ground.health.lock().failing.is_some() {
-                    // Some of it may be on disk, in place of what was there: the next start needs the keys to tell.
-                    freed.clear();
-                } else {
-                    freed.extend(changes.into_iter().filter_map(|change| match change {
-                        Change::Put(put) => Some((put.sealed.slot, None)),
-                        Change::Remove(_) => None,
-                    }));
-                }
+        } else {
+            freed.extend(changes.into_iter().filter_map(|change| match change {
+                Change::Put(put) => Some((put.sealed.slot, None)),
+                Change::Remove(_) => None,
+            }));
+        }
+        let result = written.map_err(|failure| failure.error);
+        if let Err(error) = &result {
+            tracing::error!(%error, "could not commit");
+            if self.ground.health.lock().failing.is_some() {
+                // Some of it may be on disk, in place of what was there: the next start needs the keys to tell.
+                freed.clear();
             }
         }
         (result, freed)
@@ -247,9 +246,9 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn write(&mut self, changes: &[Change], now_ms: u64) -> Result<(), StoreError> {
+    fn write(&mut self, changes: &[Change], now_ms: u64) -> Result<(), Failure> {
         if let Some(cause) = &self.ground.health.lock().failing {
-            return Err(StoreError::Unavailable(cause.clone()));
+            return Err(StoreError::Unavailable(cause.clone()).into());
         }
         let mut records = Vec::new();
         let mut rows = Vec::with_capacity(changes.len());
@@ -293,9 +292,16 @@ impl<'a> Work<'a> {
         let waits = !matches!(self.settings.durability, Durability::Async);
         let done = if waits { self.log.sync().map_err(|error| StoreError::from(&error)) } else { Ok(()) };
         let done = done.and_then(|()| self.ground.rows().apply(&rows, totals));
+        let applied = done.is_ok();
         let done = done.and_then(|()| if waits { self.ground.rows().sync() } else { Ok(()) });
-        // Whether the disk has it is unknown, and a second sync would not tell: it is asked again at the next start.
-        done.inspect_err(|error| self.ground.health.lock().failing = Some(error.to_string()))?;
+        if let Err(error) = done {
+            // Whether the disk has it is unknown, and a second sync would not tell: it is asked again at the next start.
+            self.ground.health.lock().failing = Some(error.to_string());
+            if self.next.is_some() {
+                self.give_up(&error);
+            }
+            return Err(Failure { error, applied });
+        }
         if !waits {
             self.unsynced.get_or_insert_with(Instant::now);
         }
@@ -484,6 +490,19 @@ const RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Below this nobody minds.
 const BLOAT_MIN: u64 = 64 << 20;
+
+/// A commit that failed.
+struct Failure {
+    error: StoreError,
+    /// The rows say already what the disk may not: readers must be told the same everywhere.
+    applied: bool,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { error, applied: false }
+    }
+}
 
 /// A slot that is not used any more, and what it was used for.
 type Freed = (Slot, Option<Live>);

@@ -67,4 +67,4 @@ const INSERTS: u32 = 40;
 const REPLACED: u32 = 6;
 
 /// Past those of the start; of an insert's own syncs it is the one of either copy that fails first.
-const FIRST_FAILURES: [u32; 4] = [20, 21, 40, 41];
+const FIRST_FAILURES: [u32; 8] = [20, 21, 60, 61, 62, 63, 64, 65];

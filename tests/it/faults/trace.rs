@@ -46,8 +46,9 @@ pub async fn run(seed: u64) -> Ran {
                 "broken promise: {unsynced} of {acknowledged} were acknowledged before a sync ({durability})"
             ));
         }
-        let seen = acknowledged == u64::from(INSERTS);
-        counts.promise(seen, format!("{acknowledged} acknowledgements in the trace ({durability})"));
+        // A write that is cut off and made again stands there twice.
+        let seen = acknowledged >= u64::from(INSERTS);
+        counts.promise(seen, format!("only {acknowledged} acknowledgements in the trace ({durability})"));
         counts.add(writer.counts);
     }
     Ran::Counted(counts)
