@@ -503,6 +503,7 @@ def main():
     parser.add_argument("--build-threads", type=int, default=min(2, os.cpu_count()))
     parser.add_argument("--growth", action="store_true", help="10k against 100k vectors, hnswlib only")
     parser.add_argument("--million", action="store_true", help="with --growth: 1M vectors as well")
+    parser.add_argument("--alone", action="store_true", help="with --growth: without hnswlib")
     parser.add_argument("--out", type=Path, help="write all rounds here as JSON")
     parser.add_argument("--work", type=Path, help="folder of what is kept between runs")
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
@@ -514,7 +515,7 @@ def main():
 
     work, threads = options.work.resolve(), options.build_threads
     sizes = [10_000, 100_000] + [1_000_000] * options.million if options.growth else [options.count]
-    peers = ["hnswlib"] if options.growth else list(PEERS)
+    peers = (["hnswlib"] * (not options.alone)) if options.growth else list(PEERS)
     out = work / "found.u32"
     before = machine()
     with contextlib.ExitStack() as closing:

@@ -59,6 +59,8 @@ pub(in crate::server) struct StoreHealth {
     damaged: u64,
     /// Parts of the index that had to be built again.
     damaged_segments: u64,
+    /// Vectors that no graph holds yet: every search of their cache looks through them.
+    unindexed: u64,
     /// Damaged folders kept beside the data.
     set_aside: u64,
     expired: u64,
@@ -78,6 +80,7 @@ impl From<Health> for StoreHealth {
             restored_vectors,
             damaged,
             damaged_segments,
+            unindexed,
             set_aside,
             expired,
             evicted,
@@ -92,6 +95,7 @@ impl From<Health> for StoreHealth {
             restored_vectors,
             damaged,
             damaged_segments,
+            unindexed,
             set_aside,
             expired,
             evicted,

@@ -85,6 +85,8 @@ pub struct Health {
     pub damaged: u64,
     /// Parts of the index that had to be built again.
     pub damaged_segments: u64,
+    /// Vectors of large partitions that no graph holds yet: every search looks through them.
+    pub unindexed: u64,
     /// Damaged folders that are kept for whoever wants to look.
     pub set_aside: u64,
     pub expired: u64,
@@ -93,7 +95,7 @@ pub struct Health {
 
 impl Health {
     /// As numbers, by name; what is or is not so is 1 or 0.
-    pub fn figures(&self) -> [(&'static str, u64); 13] {
+    pub fn figures(&self) -> [(&'static str, u64); 14] {
         [
             ("loading", u64::from(self.loading)),
             ("rewriting", u64::from(self.rewriting)),
@@ -105,6 +107,7 @@ impl Health {
             ("restored_vectors", self.restored_vectors),
             ("damaged", self.damaged),
             ("damaged_segments", self.damaged_segments),
+            ("unindexed", self.unindexed),
             ("set_aside", self.set_aside),
             ("expired", self.expired),
             ("evicted", self.evicted),

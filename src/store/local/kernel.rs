@@ -14,27 +14,55 @@ pub(crate) struct Kernel {
     signed: unsafe fn(&[u8], &[i8]) -> i32,
     rows: unsafe fn(&[u8], &[u8]) -> i32,
     halves: unsafe fn(&[f16], &[f32]) -> f32,
+    differing: unsafe fn(&[[u64; 8]], &[u64], &mut [u16]),
 }
 
 impl Kernel {
     pub(crate) fn choose() -> Self {
+        Self { differing: Self::choose_differing(), ..Self::choose_products() }
+    }
+
+    fn choose_products() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vnni")
             {
-                return Self { signed: x86::signed_512, rows: x86::rows_512, halves: x86::halves_512 };
+                return Self {
+                    signed: x86::signed_512,
+                    rows: x86::rows_512,
+                    halves: x86::halves_512,
+                    ..Self::PORTABLE
+                };
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") && is_x86_feature_detected!("fma") {
-                return Self { signed: x86::signed_256, rows: x86::rows_256, halves: x86::halves_256 };
+                return Self {
+                    signed: x86::signed_256,
+                    rows: x86::rows_256,
+                    halves: x86::halves_256,
+                    ..Self::PORTABLE
+                };
             }
         }
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("neon") {
-            return Self { signed: neon::signed, rows: neon::rows, halves: portable::halves };
+            return Self { signed: neon::signed, rows: neon::rows, ..Self::PORTABLE };
         }
         Self::PORTABLE
+    }
+
+    fn choose_differing() -> unsafe fn(&[[u64; 8]], &[u64], &mut [u16]) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vpopcntdq") {
+                return x86::differing_512;
+            }
+            if is_x86_feature_detected!("avx2") {
+                return x86::differing_256;
+            }
+        }
+        portable::differing
     }
 
     /// Sum of `row[i] * query[i]` over the shorter length.
@@ -58,7 +86,19 @@ impl Kernel {
         unsafe { (self.halves)(row, query) }
     }
 
-    const PORTABLE: Self = Self { signed: portable::signed, rows: portable::rows, halves: portable::halves };
+    /// How many bits of each row differ from the query's. A row is as many words as the query; rows lie in eights, a
+    /// word of all eight after the other, and each eight of `counts` is for one such group.
+    pub(crate) fn differing(&self, groups: &[[u64; 8]], query: &[u64], counts: &mut [u16]) {
+        // SAFETY: as above.
+        unsafe { (self.differing)(groups, query, counts) }
+    }
+
+    const PORTABLE: Self = Self {
+        signed: portable::signed,
+        rows: portable::rows,
+        halves: portable::halves,
+        differing: portable::differing,
+    };
 }
 
 /// Asks for a row of small values before it is needed; a row is a few cache lines.
@@ -99,6 +139,21 @@ mod portable {
 
     pub(super) fn rows(a: &[u8], b: &[u8]) -> i32 {
         a.iter().zip(b).map(|(a, b)| (i32::from(*a) - 128) * (i32::from(*b) - 128)).sum()
+    }
+
+    /// Written so that the compiler uses whatever counts bits in whole registers.
+    #[inline(always)]
+    pub(super) fn differing(groups: &[[u64; 8]], query: &[u64], counts: &mut [u16]) {
+        let groups = groups.chunks_exact(query.len().max(1));
+        for (group, counts) in groups.zip(counts.chunks_exact_mut(8)) {
+            let mut sums = [0u64; 8];
+            for (words, query) in group.iter().zip(query) {
+                for (sum, word) in sums.iter_mut().zip(words) {
+                    *sum += u64::from((word ^ query).count_ones());
+                }
+            }
+            counts.iter_mut().zip(sums).for_each(|(count, sum)| *count = sum as u16);
+        }
     }
 
     /// A block at a time, so that the conversion may use whole registers where the processor converts halves.
@@ -239,6 +294,16 @@ mod x86 {
         lanes.iter().sum::<f32>() + portable::halves(&row[i..length], &query[i..length])
     }
 
+    #[target_feature(enable = "avx512f,avx512vpopcntdq")]
+    pub(super) fn differing_512(groups: &[[u64; 8]], query: &[u64], counts: &mut [u16]) {
+        portable::differing(groups, query, counts);
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub(super) fn differing_256(groups: &[[u64; 8]], query: &[u64], counts: &mut [u16]) {
+        portable::differing(groups, query, counts);
+    }
+
     #[target_feature(enable = "avx2")]
     fn sum_256(sums: __m256i) -> i32 {
         let mut lanes = [0i32; 8];
@@ -310,7 +375,12 @@ mod tests {
         let mut all = vec![Kernel::PORTABLE, Kernel::choose()];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") && is_x86_feature_detected!("fma") {
-            all.push(Kernel { signed: x86::signed_256, rows: x86::rows_256, halves: x86::halves_256 });
+            all.push(Kernel {
+                signed: x86::signed_256,
+                rows: x86::rows_256,
+                halves: x86::halves_256,
+                differing: x86::differing_256,
+            });
         }
         all
     }
@@ -337,6 +407,22 @@ mod tests {
             for kernel in kernels() {
                 prop_assert_eq!(kernel.dot_u8_i8(&row, &query), portable::signed(&row, &query));
                 prop_assert_eq!(kernel.dot_rows(&row, &other), portable::rows(&row, &other));
+            }
+        }
+
+        #[test]
+        fn differing_bits_are_counted(query in prop::collection::vec(any::<u64>(), 1..9), seed in any::<u64>()) {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let groups: Vec<[u64; 8]> =
+                (0..3 * query.len()).map(|_| std::array::from_fn(|_| random.u64(..))).collect();
+            for kernel in kernels() {
+                let mut counts = [0; 24];
+                kernel.differing(&groups, &query, &mut counts);
+                for (row, count) in counts.iter().enumerate() {
+                    let group = &groups[row / 8 * query.len()..];
+                    let plain: u32 = query.iter().zip(group).map(|(q, words)| (q ^ words[row % 8]).count_ones()).sum();
+                    prop_assert_eq!(u32::from(*count), plain);
+                }
             }
         }
 

@@ -192,6 +192,7 @@ impl Store for LocalStore {
 
     fn health(&self) -> Health {
         let mut health = self.ground.health.lock().clone();
+        health.unindexed = self.ground.index.unindexed();
         health.loading = !self.ground.is_loaded() && health.failing.is_none();
         health
     }

@@ -12,7 +12,7 @@ use super::best::Best;
 use super::places::{BLOCK_NUMBERS, BLOCK_ROWS, HELD, NOWHERE, Place, Places};
 use super::quantised::{Query, Row};
 use super::segment::{Scratch, Segment};
-use super::tail::Block;
+use super::tail::{self, Block};
 use super::{Fate, Slot};
 use crate::decision::{Embedding, Partition, Similarity};
 use crate::store::local::vectors::Length;
@@ -224,9 +224,7 @@ impl View {
     /// The `wanted` best by their int8 rows.
     fn candidates(&self, query: &Query, wanted: usize, ef: usize, scratch: &mut Scratch) -> Vec<Slot> {
         let mut best = Best::new(wanted);
-        for block in &self.blocks {
-            block.scan(query, &mut best);
-        }
+        tail::search(&self.blocks, query, &mut best);
         for segment in &self.segments {
             let live = segment.live().max(1) as f32 / segment.len().max(1) as f32;
             let wide = (ef.max(wanted) as f32 / live).ceil() as usize;

@@ -144,6 +144,7 @@ impl Index {
         };
         let (requests, asked) = channel();
         let builder = std::thread::Builder::new().name("nearhit-graph".into()).spawn(move || {
+            step_back();
             for request in asked {
                 match request {
                     Request::Look(large) => builder.look(&large, Extent::Due),
@@ -250,6 +251,16 @@ impl Index {
             let view = large.view();
             view.segments.is_empty() && view.blocks.len() * places::BLOCK_ROWS <= FLAT_SMALL
         })
+    }
+
+    /// Rows of large partitions that no graph holds yet.
+    pub fn unindexed(&self) -> u64 {
+        let mut rows = 0;
+        self.table.each(|shard| {
+            let blocks = shard.large.values().flat_map(|large| large.view().blocks.clone());
+            rows += blocks.map(|block| block.len() as u64).sum::<u64>();
+        });
+        rows
     }
 
     pub fn bytes(&self) -> Bytes {
@@ -365,6 +376,18 @@ impl Index {
         }
     }
 }
+
+/// Lets every other thread go first, so that searches and inserts do not wait for graphs; threads that this one starts
+/// do so too. Only Linux lets a single thread step back.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, LEAST_PRIORITY) {
+        tracing::warn!(%error, "graphs are built at full priority");
+    }
+}
+
+#[cfg(target_os = "linux")]
+const LEAST_PRIORITY: i32 = 19;
 
 impl Default for IndexSettings {
     fn default() -> Self {

@@ -54,11 +54,30 @@ impl Query {
         Self { bytes, shift, kernel: Kernel::choose() }
     }
 
+    pub(super) fn signs(&self) -> Vec<u64> {
+        let sign = |byte: &i8| *byte > 0;
+        self.bytes.chunks(64).map(|bytes| word(bytes.iter().map(sign))).collect()
+    }
+
+    /// How many signs of each row differ from the query's `signs`; rows in groups of eight.
+    pub(super) fn differing(&self, groups: &[[u64; 8]], signs: &[u64], counts: &mut [u16]) {
+        self.kernel.differing(groups, signs, counts);
+    }
+
     /// Grows with the cosine; comparable between rows, for this query only.
     #[inline(always)]
     pub(super) fn score(&self, row: &[u8], scale: f32) -> f32 {
         (self.kernel.dot_u8_i8(row, &self.bytes) - self.shift) as f32 * scale
     }
+}
+
+/// Which values of a row are above zero, 64 a word.
+pub(super) fn signs(row: &[u8]) -> impl Iterator<Item = u64> {
+    row.chunks(64).map(|bytes| word(bytes.iter().map(|byte| *byte > ZERO)))
+}
+
+fn word(bits: impl Iterator<Item = bool>) -> u64 {
+    bits.enumerate().fold(0, |word, (i, bit)| word | u64::from(bit) << i)
 }
 
 /// Bytes of a row.

@@ -111,6 +111,37 @@ fn queries(count: u64, dims: usize) -> Vec<Embedding> {
     (0..count).map(|n| point(n + 50_000_000, dims)).collect()
 }
 
+/// What a build cannot keep up with is found too.
+#[test]
+fn a_long_tail_is_sifted() {
+    const COUNT: u32 = 12_000;
+    for dims in [384, 300] {
+        let bench = Bench::new(usize::MAX);
+        let mut live = points(0..COUNT, dims);
+        for (slot, vector) in &live {
+            bench.insert(partition(1), *slot, vector);
+        }
+        // A cluster of these holds hundreds of points as near as each other: nothing that is embedded lies so badly.
+        let recall = bench.recall(&live, &queries(300, dims), "whole");
+        assert!(recall >= 0.97, "{dims} values: recall {recall}");
+        // Half of it goes, a cluster's worth at a time, and some comes back in its rows.
+        for slot in (0..COUNT).filter(|slot| slot % 2 == 0) {
+            assert!(bench.index.remove(partition(1), slot));
+            live.remove(&slot);
+        }
+        for (slot, vector) in points(COUNT..COUNT + 1000, dims) {
+            bench.insert(partition(1), slot, &vector);
+            live.insert(slot, vector);
+        }
+        let recall = bench.recall(&live, &queries(300, dims), "half");
+        assert!(recall >= 0.97, "{dims} values: recall {recall} of half");
+        for (slot, vector) in live.iter().step_by(50) {
+            let found = bench.index.nearest(partition(1), vector, 1, &|_| Fate::Live);
+            assert_eq!(found.first().map(|(slot, _)| slot), Some(slot), "finds itself");
+        }
+    }
+}
+
 #[test]
 fn every_phase_finds_what_an_exact_scan_finds() {
     const COUNT: u32 = 20_000;
