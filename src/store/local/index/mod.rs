@@ -377,17 +377,18 @@ impl Index {
     }
 }
 
-/// Lets every other thread go first, so that searches and inserts do not wait for graphs; threads that this one starts
+/// Lets other threads go first, so that searches and inserts do not wait for graphs, and still gets a tenth of a core
+/// that all of them want; threads that this one starts
 /// do so too. Only Linux lets a single thread step back.
 fn step_back() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, LEAST_PRIORITY) {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::warn!(%error, "graphs are built at full priority");
     }
 }
 
 #[cfg(target_os = "linux")]
-const LEAST_PRIORITY: i32 = 19;
+const NICENESS: i32 = 10;
 
 impl Default for IndexSettings {
     fn default() -> Self {
