@@ -14,7 +14,7 @@ use crate::decision::{
     Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Life, Origin, Partition, Policy, Probability,
     Prompt, Reason, Similarity, Slots, Source, Tenant, Terms, Tier, Verdict,
 };
-use crate::embed::{EmbedError, Embedder};
+use crate::embed::{EmbedError, Embedder, Haste};
 use crate::metrics::Metrics;
 use crate::store::{Filter, Health, Owner, Removed, Store, StoreError, Usage};
 use crate::tally::{Counts, Tallies};
@@ -400,8 +400,9 @@ impl Cache {
         let embedder = self.parts.embedder.as_ref().ok_or(Reason::EmbedderDown)?;
         let started = Instant::now();
         let result = match query.patience {
-            None => embed(embedder.as_ref(), text).await,
-            Some(patience) => match tokio::time::timeout(patience, embed(embedder.as_ref(), text)).await {
+            None => embed(embedder.as_ref(), text, Haste::Lookup).await,
+            Some(patience) => match tokio::time::timeout(patience, embed(embedder.as_ref(), text, Haste::Lookup)).await
+            {
                 Ok(result) => result,
                 Err(_) => Err(Reason::EmbedTimeout),
             },
@@ -415,7 +416,7 @@ impl Cache {
         let (fingerprint, template, slots) = Fingerprint::split(&prompt);
         let vector = match (vector, &self.parts.embedder) {
             (Some(vector), _) => Ok(vector),
-            (None, Some(embedder)) => embed(embedder.as_ref(), &template.text()).await,
+            (None, Some(embedder)) => embed(embedder.as_ref(), &template.text(), Haste::Background).await,
             (None, None) => Err(Reason::EmbedderDown),
         };
         let exact_only = vector.as_ref().err().copied();
@@ -471,8 +472,8 @@ enum Exact {
     Absent,
 }
 
-async fn embed(embedder: &dyn Embedder, text: &str) -> Result<Embedding, Reason> {
-    let result = embedder.embed(&[text]).await.pop();
+async fn embed(embedder: &dyn Embedder, text: &str, haste: Haste) -> Result<Embedding, Reason> {
+    let result = embedder.embed(&[text], haste).await.pop();
     match result.unwrap_or_else(|| Err(EmbedError::Failed("no result".into()))) {
         Ok(vector) => Ok(vector),
         Err(EmbedError::TooLong { .. }) => Err(Reason::TooLong),
