@@ -11,7 +11,7 @@ use nearhit::decision::{
     Answer, AnswerKind, CacheName, Embedding, Fingerprint, Origin, Partition, Prompt, Scope, Tenant,
 };
 use nearhit::embed::candle::{Hardware, Wanted};
-use nearhit::embed::{EmbedSettings, Embedder, Haste};
+use nearhit::embed::{Asker, EmbedSettings, Embedder};
 use nearhit::store::{Durability, Limits, Store, StoreSettings};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
@@ -36,7 +36,7 @@ fn exact_hit(bencher: Bencher) {
 fn embed(bencher: Bencher, tokens: usize) {
     // One word is one token; two more mark the ends.
     let text = vec!["question"; tokens - 2].join(" ");
-    bencher.bench(|| RUNTIME.block_on(EMBEDDER.embed(&[black_box(&text)], Haste::Lookup)));
+    bencher.bench(|| RUNTIME.block_on(EMBEDDER.embed(&[black_box(&text)], Asker::lookup(&me()))));
 }
 
 #[divan::bench]
@@ -130,4 +130,8 @@ fn new_prompt(text: &str) -> Prompt {
 fn vector(n: u64) -> Embedding {
     let mut random = fastrand::Rng::with_seed(n);
     Embedding::new((0..384).map(|_| random.f32() - 0.5).collect()).expect("not zero")
+}
+
+fn me() -> Tenant {
+    Tenant::new("me")
 }

@@ -399,6 +399,10 @@ mod tests {
             kind = 7
             [upstream]
             openai = "ftp://x"
+            [embed]
+            precision = "f16"
+            engine = "sse"
+            memo_bytes = -1
         "#;
         let errors = parse(text, &[]).expect_err("many problems").0;
         let expected = [
@@ -412,6 +416,9 @@ mod tests {
             ("caches.Bad", "\"Bad\""),
             ("store.kind", "7"),
             ("upstream.openai", "ftp://x"),
+            ("embed.precision", "\"f16\""),
+            ("embed.engine", "\"sse\""),
+            ("embed.memo_bytes", "-1"),
         ];
         for (key, value) in expected {
             let prefix = format!("nearhit.toml: {key}: ");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::decision::{Entry, EntryId, Partition, Prompt, Scope, Template};
-use crate::embed::{EmbedError, Embedder, Haste};
+use crate::embed::{Asker, EmbedError, Embedder};
 use crate::store::{Store, StoreError};
 
 impl Cache {
@@ -48,7 +48,7 @@ async fn renew(store: &dyn Store, embedder: &dyn Embedder, entry: &Arc<Entry>) -
     // The template depends on text and variables only.
     let scope = Scope::bare(entry.tenant.clone(), entry.cache.clone());
     let (template, _) = Template::split(&Prompt::new(scope, &entry.text, entry.vars.clone()));
-    match embedder.embed(&[&template.text()], Haste::Background).await.pop() {
+    match embedder.embed(&[&template.text()], Asker::background(&entry.tenant)).await.pop() {
         Some(Ok(vector)) => {
             let renewed = Entry { place: Some((partition, vector)), ..Entry::clone(entry) };
             Ok(store.replace(entry, renewed).await?)

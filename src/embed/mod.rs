@@ -9,7 +9,7 @@ mod open;
 
 use async_trait::async_trait;
 
-use crate::decision::Embedding;
+use crate::decision::{Embedding, Tenant};
 
 #[cfg(feature = "candle")]
 pub use open::{EmbedSettings, OpenEmbedderError, open};
@@ -27,8 +27,25 @@ pub trait Embedder: Send + Sync {
     /// Length of every vector.
     fn dimensions(&self) -> usize;
 
-    /// One result a text, in order. Dropping the future withdraws what has not been started.
-    async fn embed(&self, texts: &[&str], haste: Haste) -> Vec<Result<Embedding, EmbedError>>;
+    /// One result a text, in order. What one tenant asks for makes nothing faster for another. Dropping the future withdraws what has not been started.
+    async fn embed(&self, texts: &[&str], asker: Asker<'_>) -> Vec<Result<Embedding, EmbedError>>;
+}
+
+/// For whom texts are embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker<'a> {
+    pub tenant: &'a Tenant,
+    pub haste: Haste,
+}
+
+impl<'a> Asker<'a> {
+    pub fn lookup(tenant: &'a Tenant) -> Self {
+        Self { tenant, haste: Haste::Lookup }
+    }
+
+    pub fn background(tenant: &'a Tenant) -> Self {
+        Self { tenant, haste: Haste::Background }
+    }
 }
 
 /// Who goes first where texts have to wait.

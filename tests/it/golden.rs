@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nearhit::decision::Embedding;
+use nearhit::decision::{Embedding, Tenant};
 use nearhit::embed::candle::fused::{Engine, EngineFamily, Precision};
 use nearhit::embed::candle::{Hardware, Wanted, WantedEngine};
 use nearhit::embed::model::{BUNDLED_MODEL, Manifest, ModelError, ModelFiles, verify};
-use nearhit::embed::{EmbedError, EmbedSettings, Embedder, Haste, open};
+use nearhit::embed::{Asker, EmbedError, EmbedSettings, Embedder, open};
 use serde::Deserialize;
 
 /// A text with its reference.
@@ -33,7 +33,7 @@ async fn vectors_agree_with_the_reference() {
     let embedder = embedder(2, golden.len());
     assert!(embedder.model().contains(BUNDLED_MODEL), "{}", embedder.model());
     let texts: Vec<&str> = golden.iter().map(|golden| golden.text.as_str()).collect();
-    let embeddings = embedder.embed(&texts, Haste::Lookup).await;
+    let embeddings = embedder.embed(&texts, Asker::lookup(&me())).await;
     let mut worst = (1.0, "");
     for (golden, embedding) in golden.iter().zip(embeddings) {
         let embedding = embedding.unwrap_or_else(|error| panic!("{:?}: {error}", golden.text));
@@ -61,7 +61,7 @@ async fn every_engine_agrees_with_the_reference() {
         let step = if engine.family() == EngineFamily::Portable { golden.len() / 10 } else { 1 };
         let golden: Vec<&Golden> = golden.iter().step_by(step).collect();
         let embeddings =
-            embedder.embed(&golden.iter().map(|g| g.text.as_str()).collect::<Vec<_>>(), Haste::Lookup).await;
+            embedder.embed(&golden.iter().map(|g| g.text.as_str()).collect::<Vec<_>>(), Asker::lookup(&me())).await;
         let of_one = |(golden, embedding): (&&Golden, Result<Embedding, EmbedError>)| {
             cosine(&embedding.expect("a vector"), &golden.vector)
         };
@@ -78,7 +78,8 @@ async fn every_engine_agrees_with_the_reference() {
 async fn odd_texts_have_vectors() {
     let embedder = embedder(1, 8);
     for text in ["", " ", "\u{200b}", "\u{10ffff}\u{e000}", "☃", "a", "\0\u{7}", &"𓀀 ".repeat(200)] {
-        let embedding = embedder.embed(&[text], Haste::Lookup).await.pop().expect("one result").expect("a vector");
+        let embedding =
+            embedder.embed(&[text], Asker::lookup(&me())).await.pop().expect("one result").expect("a vector");
         let norm: f32 = embedding.as_slice().iter().map(|value| value * value).sum();
         assert!((norm - 1.0).abs() < 1e-5, "{text:?}: {norm}");
     }
@@ -90,9 +91,9 @@ async fn many_at_once_are_embedded_as_one_by_one() {
     let texts: Vec<&str> = golden.iter().step_by(golden.len() / 64).take(64).map(|g| g.text.as_str()).collect();
     assert_eq!(texts.len(), 64);
     let embedder = embedder(2, 64);
-    let at_once = embedder.embed(&texts, Haste::Lookup).await;
+    let at_once = embedder.embed(&texts, Asker::lookup(&me())).await;
     for (text, at_once) in texts.iter().zip(at_once) {
-        assert_eq!(embedder.embed(&[text], Haste::Lookup).await, [at_once], "{text:?}");
+        assert_eq!(embedder.embed(&[text], Asker::lookup(&me())).await, [at_once], "{text:?}");
     }
 }
 
@@ -101,7 +102,7 @@ async fn a_text_over_the_window_has_no_vector() {
     let embedder = embedder(1, 8);
     // One token a word, and the two special ones.
     let words = |count: usize| "hello ".repeat(count);
-    let embed = async |text: &str| embedder.embed(&[text], Haste::Lookup).await.pop().expect("one result");
+    let embed = async |text: &str| embedder.embed(&[text], Asker::lookup(&me())).await.pop().expect("one result");
     assert!(embed(&words(254)).await.is_ok(), "256 tokens fit");
     let too_long = Err(EmbedError::TooLong { window: 256 });
     assert_eq!(embed(&words(255)).await, too_long);
@@ -119,12 +120,12 @@ async fn a_full_queue_refuses_at_once() {
     let embedder = embedder(1, 1);
     let texts: Vec<String> = (0..64).map(|n| format!("How do I reset password {n}?")).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let results = embedder.embed(&texts, Haste::Lookup).await;
+    let results = embedder.embed(&texts, Asker::lookup(&me())).await;
     let refused = results.iter().filter(|result| **result == Err(EmbedError::Overloaded)).count();
     let embedded = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!(embedded + refused, 64, "{results:?}");
     assert!(embedded >= 1 && refused >= 1, "{embedded} embedded, {refused} refused");
-    assert!(embedder.embed(&["hello"], Haste::Lookup).await[0].is_ok(), "and the next one is embedded again");
+    assert!(embedder.embed(&["hello"], Asker::lookup(&me())).await[0].is_ok(), "and the next one is embedded again");
 }
 
 #[tokio::test]
@@ -132,13 +133,15 @@ async fn texts_whose_caller_has_gone_cost_nothing() {
     let embedder = embedder(1, 1001);
     let long = "hello ".repeat(250);
     let started = Instant::now();
-    assert!(embedder.embed(&[&long], Haste::Lookup).await[0].is_ok());
+    assert!(embedder.embed(&[&long], Asker::lookup(&me())).await[0].is_ok());
     let one = started.elapsed();
     let texts: Vec<String> = (0..1000).map(|n| format!("{n} {}", "hello ".repeat(248))).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let started = Instant::now();
-    assert!(tokio::time::timeout(Duration::from_millis(1), embedder.embed(&texts, Haste::Lookup)).await.is_err());
-    assert!(embedder.embed(&["hello"], Haste::Lookup).await[0].is_ok());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(1), embedder.embed(&texts, Asker::lookup(&me()))).await.is_err()
+    );
+    assert!(embedder.embed(&["hello"], Asker::lookup(&me())).await[0].is_ok());
     // All of them would take a thousand times as long as one. How long one takes depends on what else runs.
     assert!(started.elapsed() < 250 * one, "the abandoned texts were embedded all the same");
 }
@@ -150,9 +153,9 @@ async fn a_text_is_embedded_once() {
     let embedder = open(&settings).expect("the bundled model opens");
     let long = "hello ".repeat(250);
     // One place in the queue is enough for all of them.
-    let at_once = embedder.embed(&vec![long.as_str(); 1000], Haste::Background).await;
+    let at_once = embedder.embed(&vec![long.as_str(); 1000], Asker::background(&me())).await;
     let started = Instant::now();
-    let again = embedder.embed(&vec![long.as_str(); 1000], Haste::Lookup).await;
+    let again = embedder.embed(&vec![long.as_str(); 1000], Asker::lookup(&me())).await;
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert!(at_once[0].is_ok() && at_once.iter().chain(&again).all(|outcome| *outcome == at_once[0]));
 }
@@ -275,3 +278,7 @@ fn copy() -> (tempfile::TempDir, PathBuf) {
 
 /// What rounding the weights to f16 may cost; 0.999998 was measured.
 const COSINE_LEAST: f64 = 0.9999;
+
+fn me() -> Tenant {
+    Tenant::new("me")
+}

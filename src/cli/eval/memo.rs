@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use futures_util::stream::{StreamExt, iter};
 use indicatif::ProgressBar;
 
-use crate::decision::Embedding;
-use crate::embed::{EmbedError, Embedder, Haste};
+use crate::decision::{Embedding, Tenant};
+use crate::embed::{Asker, EmbedError, Embedder};
 
 /// An embedder that has embedded everything beforehand.
 pub(super) struct MemoEmbedder {
@@ -35,9 +35,11 @@ impl MemoEmbedder {
         workers: usize,
         bar: &ProgressBar,
     ) -> Self {
+        let tenant = &Tenant::new("eval");
         let embedding = iter(texts).map(|text| async move {
             let started = Instant::now();
-            let result = embedder.embed(&[&text], Haste::Background).await.pop().unwrap_or_else(|| Err(no_result()));
+            let result =
+                embedder.embed(&[&text], Asker::background(tenant)).await.pop().unwrap_or_else(|| Err(no_result()));
             let took = started.elapsed();
             bar.inc(1);
             (text, Embedded { result, took })
@@ -91,7 +93,7 @@ impl Embedder for MemoEmbedder {
         self.dimensions
     }
 
-    async fn embed(&self, texts: &[&str], _: Haste) -> Vec<Result<Embedding, EmbedError>> {
+    async fn embed(&self, texts: &[&str], _: Asker<'_>) -> Vec<Result<Embedding, EmbedError>> {
         texts
             .iter()
             .map(|text| self.embedded.get(*text).map_or_else(|| Err(no_result()), |e| e.result.clone()))

@@ -26,7 +26,7 @@ pub use self::choice::{Wanted, WantedEngine};
 use self::memo::Memo;
 use self::queue::{Outcome, Queue, TextKey, Ticket};
 use super::model::{ModelError, ModelFiles};
-use super::{EmbedError, Embedder, Haste};
+use super::{Asker, EmbedError, Embedder};
 
 /// How the model runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,8 +118,8 @@ impl Embedder for CandleEmbedder {
         self.shared.bert.dimensions()
     }
 
-    async fn embed(&self, texts: &[&str], haste: Haste) -> Vec<Outcome> {
-        let ways: Vec<Way<'_>> = texts.iter().map(|text| self.shared.way(text, haste)).collect();
+    async fn embed(&self, texts: &[&str], asker: Asker<'_>) -> Vec<Outcome> {
+        let ways: Vec<Way<'_>> = texts.iter().map(|text| self.shared.way(text, asker)).collect();
         let mut outcomes = Vec::with_capacity(texts.len());
         for way in ways {
             outcomes.push(match way {
@@ -143,15 +143,15 @@ impl Drop for CandleEmbedder {
 }
 
 impl Shared {
-    fn way(&self, text: &str, haste: Haste) -> Way<'_> {
-        let key = *blake3::hash(text.as_bytes()).as_bytes();
+    fn way(&self, text: &str, asker: Asker<'_>) -> Way<'_> {
+        let key = queue::key(asker.tenant, text);
         if let Some(embedding) = self.memo.get(&key) {
             return Way::Known(Ok(embedding));
         }
         if !self.breaker.lock().admits(Instant::now()) {
             return Way::Known(Err(resting()));
         }
-        match self.queue.ask(key, text, haste) {
+        match self.queue.ask(key, text, asker.haste) {
             Ok(ticket) => Way::Asked(ticket),
             Err(error) => Way::Known(Err(error)),
         }

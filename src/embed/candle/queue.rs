@@ -9,14 +9,23 @@ use std::collections::{BTreeMap, HashMap};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use crate::decision::Embedding;
+use crate::decision::{Embedding, Tenant};
 use crate::embed::{EmbedError, Haste};
 
 /// What became of a text.
 pub(super) type Outcome = Result<Embedding, EmbedError>;
 
-/// A text's blake3 hash.
+/// A tenant's text, hashed: tenants wait neither for nor with each other's texts, and share no memo. Whoever could see that a
+/// text is known already would know what others ask.
 pub(super) type TextKey = [u8; 32];
+
+pub(super) fn key(tenant: &Tenant, text: &str) -> TextKey {
+    let tenant = tenant.as_str().as_bytes();
+    let length = (tenant.len() as u64).to_le_bytes();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&length).update(tenant).update(text.as_bytes());
+    *hasher.finalize().as_bytes()
+}
 
 /// A queue for any number of workers.
 pub(super) struct Queue {
@@ -203,7 +212,7 @@ mod tests {
     use super::*;
 
     fn key(text: &str) -> TextKey {
-        *blake3::hash(text.as_bytes()).as_bytes()
+        super::key(&Tenant::new("me"), text)
     }
 
     fn ask<'a>(queue: &'a Queue, text: &str, haste: Haste) -> Result<Ticket<'a>, EmbedError> {
@@ -260,6 +269,15 @@ mod tests {
             let c = ask(&queue, "c", haste);
             assert_eq!((take(&queue), take(&queue)), ("b".to_owned(), "c".to_owned()));
             drop((b, c));
+        }
+    }
+
+    #[test]
+    fn tenants_share_no_key() {
+        let keys = [("a", "bc"), ("ab", "c"), ("", "abc"), ("b", "bc"), ("a", "b")];
+        let keys = keys.map(|(tenant, text)| super::key(&Tenant::new(tenant), text));
+        for (n, key) in keys.iter().enumerate() {
+            assert!(!keys[..n].contains(key), "{n}");
         }
     }
 

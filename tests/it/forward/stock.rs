@@ -4,11 +4,14 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
 use candle_transformers::models::bert::{Config, HiddenAct};
-use nearhit::embed::candle::Hardware;
+use nearhit::decision::Tenant;
 use nearhit::embed::candle::fused::{Engine, Precision, Scratch, Shape};
 use nearhit::embed::candle::stock::Stock;
 use nearhit::embed::candle::tensors::{PackError, pack};
-use nearhit::embed::model::Pooling;
+use nearhit::embed::candle::{Hardware, Wanted};
+use nearhit::embed::model::{BUNDLED_MODEL, Pooling};
+use nearhit::embed::{Asker, EmbedSettings, open};
+use serde_json::json;
 
 use super::plain::{Random, cosine, random};
 
@@ -66,6 +69,39 @@ fn what_the_forward_does_not_know_is_named() {
     assert!(matches!(broken.err(), Some(PackError::File(_))));
 }
 
+/// Asked for nothing, it runs on candle and says why; asked for an engine by name, it is refused.
+#[tokio::test]
+async fn a_model_that_the_forward_does_not_know_runs_on_candle() {
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(BUNDLED_MODEL);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config { vocab_size: 30522, ..config(48, 3, 64, 1) };
+    let written = json!({
+        "vocab_size": 30522, "hidden_size": 48, "num_attention_heads": 3, "intermediate_size": 64,
+        "num_hidden_layers": 1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "max_position_embeddings": 512,
+        "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12, "pad_token_id": 0,
+    });
+    std::fs::write(folder.path().join("model.safetensors"), file(&config, 3)).expect("written");
+    std::fs::write(folder.path().join("config.json"), written.to_string()).expect("written");
+    std::fs::copy(shipped.join("tokenizer.json"), folder.path().join("tokenizer.json")).expect("copied");
+    let settings = |wanted| EmbedSettings {
+        model: folder.path().to_str().expect("UTF-8").to_owned(),
+        models_folder: "none".into(),
+        hardware: Hardware::Cpu,
+        wanted,
+        workers: 1,
+        queue_length: 1,
+        memo_bytes: 0,
+    };
+    let embedder = open(&settings(Wanted::default())).expect("candle knows it");
+    let engine = embedder.engine();
+    assert!(engine == "candle f32 cpu" || engine.starts_with("candle f32 cpu (not fused: the hidden size"), "{engine}");
+    let vector = embedder.embed(&["hello"], Asker::lookup(&me())).await.pop().expect("one").expect("a vector");
+    assert_eq!(vector.dimensions(), 48);
+    let portable = Wanted::named("f32", "portable").expect("known words");
+    let refused = open(&settings(portable)).err().expect("refused").to_string();
+    assert!(refused.contains("hidden size"), "{refused}");
+}
+
 fn config(hidden: usize, heads: usize, inner: usize, layers: usize) -> Config {
     Config {
         vocab_size: 200,
@@ -114,4 +150,8 @@ fn ids(length: usize, config: &Config) -> Vec<u32> {
 
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|value| f64::from(*value)).collect()
+}
+
+fn me() -> Tenant {
+    Tenant::new("me")
 }
