@@ -48,7 +48,7 @@ async fn vectors_agree_with_the_reference() {
     println!("{} golden texts, least cosine {:.7} for {start:?}…", golden.len(), worst.0);
 }
 
-/// Every engine of this machine, forced. The portable ones take as long for ten texts as the others for all of them.
+/// Every engine of this machine, forced. The portable ones would take minutes for all texts: they get the shortest.
 #[tokio::test]
 async fn every_engine_agrees_with_the_reference() {
     let golden = golden();
@@ -58,8 +58,9 @@ async fn every_engine_agrees_with_the_reference() {
         assert_eq!(embedder.engine(), format!("candle-fused {}", engine.as_str()));
         let (least, space) = if engine.precision() == Precision::Int8 { (0.97, "int8") } else { (COSINE_LEAST, "f32") };
         assert!(embedder.model().ends_with(&format!("/{space}")), "{} for {engine:?}", embedder.model());
-        let step = if engine.family() == EngineFamily::Portable { golden.len() / 10 } else { 1 };
-        let golden: Vec<&Golden> = golden.iter().step_by(step).collect();
+        let short = |golden: &&Golden| engine.family() != EngineFamily::Portable || golden.tokens <= 3;
+        let golden: Vec<&Golden> = golden.iter().filter(short).collect();
+        assert!(golden.len() >= 3, "{} texts", golden.len());
         let embeddings =
             embedder.embed(&golden.iter().map(|g| g.text.as_str()).collect::<Vec<_>>(), Asker::lookup(&me())).await;
         let of_one = |(golden, embedding): (&&Golden, Result<Embedding, EmbedError>)| {
