@@ -67,8 +67,9 @@ def make_onnx(model, work):
         return output
 
     def norm(rows, part, output):
-        scale, bias = constant(output + "_scale", weights[part + ".weight"]), constant(output + "_bias", weights[part + ".bias"])
-        return node("LayerNormalization", [rows, scale, bias], output, axis=-1, epsilon=1e-12)
+        # Names that end in _scale are the quantiser's.
+        gain, shift = (constant(output + word, weights[part + kind]) for word, kind in [("_gain", ".weight"), ("_shift", ".bias")])
+        return node("LayerNormalization", [rows, gain, shift], output, axis=-1, epsilon=1e-12)
 
     def linear(rows, part, output):
         product = node("MatMul", [rows, constant(output + "_weight", weights[part + ".weight"].T)], output + "_product")
