@@ -10,8 +10,8 @@ use nearhit::clock::SystemClock;
 use nearhit::decision::{
     Answer, AnswerKind, CacheName, Embedding, Fingerprint, Origin, Partition, Prompt, Scope, Tenant,
 };
-use nearhit::embed::candle::Hardware;
-use nearhit::embed::{EmbedSettings, Embedder};
+use nearhit::embed::candle::{Hardware, Wanted};
+use nearhit::embed::{Asker, EmbedSettings, Embedder};
 use nearhit::store::{Durability, Limits, Store, StoreSettings};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
@@ -36,7 +36,7 @@ fn exact_hit(bencher: Bencher) {
 fn embed(bencher: Bencher, tokens: usize) {
     // One word is one token; two more mark the ends.
     let text = vec!["question"; tokens - 2].join(" ");
-    bencher.bench(|| RUNTIME.block_on(EMBEDDER.embed(&[black_box(&text)])));
+    bencher.bench(|| RUNTIME.block_on(EMBEDDER.embed(&[black_box(&text)], Asker::lookup(&me()))));
 }
 
 #[divan::bench]
@@ -75,8 +75,10 @@ static EMBEDDER: LazyLock<Arc<dyn Embedder>> = LazyLock::new(|| {
         model: "all-MiniLM-L6-v2".into(),
         models_folder: "models".into(),
         hardware: Hardware::Cpu,
+        wanted: Wanted::default(),
         workers: 1,
         queue_length: 16,
+        memo_bytes: 0,
     };
     nearhit::embed::open(&settings).expect("the bundled model")
 });
@@ -128,4 +130,8 @@ fn new_prompt(text: &str) -> Prompt {
 fn vector(n: u64) -> Embedding {
     let mut random = fastrand::Rng::with_seed(n);
     Embedding::new((0..384).map(|_| random.f32() - 0.5).collect()).expect("not zero")
+}
+
+fn me() -> Tenant {
+    Tenant::new("me")
 }

@@ -48,8 +48,21 @@ fn embedder() -> Result<Option<Arc<dyn Embedder>>, Box<dyn Error>> {
 
 #[cfg(feature = "candle")]
 fn embedder() -> Result<Option<Arc<dyn Embedder>>, Box<dyn Error>> {
-    use nearhit::embed::{EmbedSettings, candle::Hardware, model::BUNDLED_MODEL, open};
+    use nearhit::embed::{
+        EmbedSettings,
+        candle::{Hardware, Wanted},
+        model::BUNDLED_MODEL,
+        open,
+    };
     let (model, models_folder) = (BUNDLED_MODEL.to_owned(), "models".into());
-    let settings = EmbedSettings { model, models_folder, hardware: Hardware::Cpu, workers: 2, queue_length: 1024 };
+    let settings = EmbedSettings {
+        model,
+        models_folder,
+        hardware: Hardware::Cpu,
+        wanted: Wanted::default(),
+        workers: 2,
+        queue_length: 1024,
+        memo_bytes: 32 << 20,
+    };
     Ok(Some(open(&settings)?))
 }

@@ -14,7 +14,7 @@ use crate::decision::{
     Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Life, Origin, Partition, Policy, Probability,
     Prompt, Reason, Similarity, Slots, Source, Tenant, Terms, Tier, Verdict,
 };
-use crate::embed::{EmbedError, Embedder};
+use crate::embed::{Asker, EmbedError, Embedder};
 use crate::metrics::Metrics;
 use crate::store::{Filter, Health, Owner, Removed, Store, StoreError, Usage};
 use crate::tally::{Counts, Tallies};
@@ -398,10 +398,11 @@ impl Cache {
             return Ok(vector.clone());
         }
         let embedder = self.parts.embedder.as_ref().ok_or(Reason::EmbedderDown)?;
+        let asker = Asker::lookup(&query.prompt.scope.tenant);
         let started = Instant::now();
         let result = match query.patience {
-            None => embed(embedder.as_ref(), text).await,
-            Some(patience) => match tokio::time::timeout(patience, embed(embedder.as_ref(), text)).await {
+            None => embed(embedder.as_ref(), text, asker).await,
+            Some(patience) => match tokio::time::timeout(patience, embed(embedder.as_ref(), text, asker)).await {
                 Ok(result) => result,
                 Err(_) => Err(Reason::EmbedTimeout),
             },
@@ -415,7 +416,9 @@ impl Cache {
         let (fingerprint, template, slots) = Fingerprint::split(&prompt);
         let vector = match (vector, &self.parts.embedder) {
             (Some(vector), _) => Ok(vector),
-            (None, Some(embedder)) => embed(embedder.as_ref(), &template.text()).await,
+            (None, Some(embedder)) => {
+                embed(embedder.as_ref(), &template.text(), Asker::background(&prompt.scope.tenant)).await
+            }
             (None, None) => Err(Reason::EmbedderDown),
         };
         let exact_only = vector.as_ref().err().copied();
@@ -471,8 +474,8 @@ enum Exact {
     Absent,
 }
 
-async fn embed(embedder: &dyn Embedder, text: &str) -> Result<Embedding, Reason> {
-    let result = embedder.embed(&[text]).await.pop();
+async fn embed(embedder: &dyn Embedder, text: &str, asker: Asker<'_>) -> Result<Embedding, Reason> {
+    let result = embedder.embed(&[text], asker).await.pop();
     match result.unwrap_or_else(|| Err(EmbedError::Failed("no result".into()))) {
         Ok(vector) => Ok(vector),
         Err(EmbedError::TooLong { .. }) => Err(Reason::TooLong),

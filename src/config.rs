@@ -38,8 +38,13 @@ pub struct Config {
 pub struct EmbedConfig {
     pub model: EmbedModel,
     pub hardware: String,
+    /// A word each: what computes, as far as it was asked for.
+    pub precision: String,
+    pub engine: String,
     pub workers: usize,
     pub queue_length: usize,
+    /// Bytes of vectors kept for texts that come again.
+    pub memo_bytes: usize,
     pub proxy_patience: Duration,
     pub api_patience: Duration,
 }
@@ -167,9 +172,12 @@ impl Config {
             } else {
                 EmbedModel::Local(model)
             },
-            hardware: from.word("embed.hardware", &[("cpu", "cpu"), ("cuda", "cuda"), ("metal", "metal")]).to_owned(),
+            hardware: from.one_of("embed.hardware", &["cpu", "cuda", "metal"]),
+            precision: from.one_of("embed.precision", &["auto", "f32", "bf16", "int8"]),
+            engine: from.one_of("embed.engine", &["auto", "amx", "avx512", "avx2", "neon", "portable", "candle"]),
             workers: workers.filter(|w| *w > 0).unwrap_or(cores),
             queue_length: from.size("embed.queue_length", 1024),
+            memo_bytes: from.read("embed.memo_bytes", "a whole number", whole).unwrap_or(32 << 20),
             proxy_patience: from.milliseconds("embed.proxy_patience_ms", 250),
             api_patience: from.milliseconds("embed.api_patience_ms", 2000),
         }
@@ -261,6 +269,12 @@ impl Reader<'_> {
         let expected = words.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(" or ");
         let find = |v: &Value| words.iter().find(|(word, _)| v.as_str() == Some(word)).map(|(_, value)| *value);
         self.read(key, &expected, find).unwrap_or(words[0].1)
+    }
+
+    /// One of the words, as it is; the first is the default.
+    fn one_of(&mut self, key: &str, words: &[&'static str]) -> String {
+        let words: Vec<(&str, &str)> = words.iter().map(|word| (*word, *word)).collect();
+        self.word(key, &words).to_owned()
     }
 
     fn address(&mut self, key: &str, port: u16) -> SocketAddr {
@@ -385,6 +399,10 @@ mod tests {
             kind = 7
             [upstream]
             openai = "ftp://x"
+            [embed]
+            precision = "f16"
+            engine = "sse"
+            memo_bytes = -1
         "#;
         let errors = parse(text, &[]).expect_err("many problems").0;
         let expected = [
@@ -398,6 +416,9 @@ mod tests {
             ("caches.Bad", "\"Bad\""),
             ("store.kind", "7"),
             ("upstream.openai", "ftp://x"),
+            ("embed.precision", "\"f16\""),
+            ("embed.engine", "\"sse\""),
+            ("embed.memo_bytes", "-1"),
         ];
         for (key, value) in expected {
             let prefix = format!("nearhit.toml: {key}: ");

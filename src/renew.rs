@@ -1,7 +1,7 @@
 //! Entries that have no vector of the embedder in use get one: those that another model embedded, and those whose
 //! vector was lost or could not be made at the time.
 //!
-//! One text at a time, with a pause between pages, so that lookups come first. An entry that changed meanwhile is left
+//! One text at a time, behind every lookup, with a pause between pages. An entry that changed meanwhile is left
 //! as it is. Until an entry's turn comes only its exact key finds it; vectors of two models never meet.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::decision::{Entry, EntryId, Partition, Prompt, Scope, Template};
-use crate::embed::{EmbedError, Embedder};
+use crate::embed::{Asker, EmbedError, Embedder};
 use crate::store::{Store, StoreError};
 
 impl Cache {
@@ -48,7 +48,7 @@ async fn renew(store: &dyn Store, embedder: &dyn Embedder, entry: &Arc<Entry>) -
     // The template depends on text and variables only.
     let scope = Scope::bare(entry.tenant.clone(), entry.cache.clone());
     let (template, _) = Template::split(&Prompt::new(scope, &entry.text, entry.vars.clone()));
-    match embedder.embed(&[&template.text()]).await.pop() {
+    match embedder.embed(&[&template.text()], Asker::background(&entry.tenant)).await.pop() {
         Some(Ok(vector)) => {
             let renewed = Entry { place: Some((partition, vector)), ..Entry::clone(entry) };
             Ok(store.replace(entry, renewed).await?)

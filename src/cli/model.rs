@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::Failure;
 use super::settings::read_config;
 use crate::embed::Embedder;
-use crate::embed::candle::{CandleEmbedder, CandleSettings, Hardware};
+use crate::embed::candle::{CandleEmbedder, CandleSettings, Hardware, Wanted};
 use crate::embed::model::{KnownModel, Manifest, ModelError, ModelFiles, sha256, verify};
 
 #[derive(Debug, Args)]
@@ -28,6 +28,12 @@ enum ModelCommand {
         /// A known model's name, or a folder.
         #[arg(default_value = "all-MiniLM-L6-v2")]
         model: String,
+        /// What vectors are computed in: auto, f32, bf16 or int8.
+        #[arg(long, env = "NEARHIT_EMBED_PRECISION", default_value = "auto", value_name = "PRECISION")]
+        embed_precision: String,
+        /// What computes them: auto, amx, avx512, avx2, neon, portable or candle.
+        #[arg(long, env = "NEARHIT_EMBED_ENGINE", default_value = "auto", value_name = "ENGINE")]
+        embed_engine: String,
     },
     /// Fetch a known model from the hub.
     Fetch { name: String },
@@ -40,7 +46,11 @@ pub(super) fn run(args: &ModelArgs) -> Result<(), Failure> {
     };
     match &args.command {
         ModelCommand::List => list(&folder),
-        ModelCommand::Verify { model } => verify_model(&folder, model),
+        ModelCommand::Verify { model, embed_precision, embed_engine } => {
+            let wanted = Wanted::named(embed_precision, embed_engine);
+            let unknown = || Failure::usage(format!("no engine {embed_precision} {embed_engine}; see --help"));
+            verify_model(&folder, model, wanted.ok_or_else(unknown)?)
+        }
         ModelCommand::Fetch { name } => fetch(&folder, name),
     }
 }
@@ -57,7 +67,7 @@ fn list(folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn verify_model(folder: &Path, model: &str) -> Result<(), Failure> {
+fn verify_model(folder: &Path, model: &str, wanted: Wanted) -> Result<(), Failure> {
     let path = if Path::new(model).is_dir() { PathBuf::from(model) } else { folder.join(model) };
     let (files, checked) = if path.is_dir() {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -66,12 +76,13 @@ fn verify_model(folder: &Path, model: &str) -> Result<(), Failure> {
     } else {
         bundled(model)?
     };
-    let settings = CandleSettings { hardware: Hardware::Cpu, workers: 1, queue_length: 1 };
+    let settings = CandleSettings { hardware: Hardware::Cpu, wanted, workers: 1, queue_length: 1, memo_bytes: 0 };
     let embedder = CandleEmbedder::start(&files, &settings).map_err(failure)?;
     let (dimensions, window) = (embedder.dimensions(), embedder.window());
     println!(
-        "{}: {checked} files match; {dimensions} dimensions, window {window}; engine candle f32 cpu",
-        embedder.model()
+        "{}: {checked} files match; {dimensions} dimensions, window {window}; engine {}",
+        embedder.model(),
+        embedder.engine()
     );
     Ok(())
 }

@@ -21,9 +21,9 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.read()?;
     let app = Arc::new(open(&config).await?);
     let degraded: Vec<_> = app.degraded.iter().copied().collect();
-    let embedder = app.embedder.clone();
+    let (embedder, engine) = (app.embedder.clone(), app.engine.clone());
     let started = |data: std::net::SocketAddr, admin: std::net::SocketAddr| {
-        tracing::info!(%data, %admin, embedder, ?degraded, "listening");
+        tracing::info!(%data, %admin, embedder, engine, ?degraded, "listening");
         eprintln!("nearhit serves on http://{data} (admin: http://{admin}, data: {})", config.data_dir.display());
     };
     serve(app, &config.serve, started, stop_signal()).await.map_err(|error| match error {
@@ -44,18 +44,22 @@ async fn open(config: &Config) -> Result<App, Failure> {
         StoreSettings::Memory => Secret::random().map_err(|error| Failure::os(error.to_string()))?,
         StoreSettings::Local { .. } => open_secret(config, &mut degraded)?,
     };
-    let (embedder, engine) = match (&config.embed.model, open_embedder(config)) {
-        (EmbedModel::External { dimensions }, _) => (None, format!("external vectors of length {dimensions}")),
-        (_, Ok(embedder)) => {
-            let engine = embedder.model().to_owned();
-            (Some(embedder), engine)
-        }
+    let embedder = match (&config.embed.model, open_embedder(config)) {
+        (EmbedModel::External { .. }, _) => None,
+        (_, Ok(embedder)) => Some(embedder),
         (_, Err(error)) if config.serve.strict => return Err(Failure::config(format!("embed.model: {error}"))),
         (_, Err(error)) => {
             tracing::error!(error, "no embedder: serving exact matches only");
             degraded.insert("embedder");
-            (None, "none".to_owned())
+            None
         }
+    };
+    let (model, engine) = match (&config.embed.model, &embedder) {
+        (_, Some(embedder)) => (embedder.model().to_owned(), embedder.engine().to_owned()),
+        (EmbedModel::External { dimensions }, None) => {
+            (format!("external vectors of length {dimensions}"), "none".to_owned())
+        }
+        (EmbedModel::Local(_), None) => ("none".to_owned(), "none".to_owned()),
     };
     let external_dimensions = match config.embed.model {
         EmbedModel::External { dimensions } => Some(dimensions),
@@ -79,7 +83,8 @@ async fn open(config: &Config) -> Result<App, Failure> {
         api_patience: config.embed.api_patience,
         tenancy: config.tenancy,
         secret,
-        embedder: engine,
+        embedder: model,
+        engine,
         degraded,
         tasks: TaskTracker::new(),
         idempotency: IdempotencyKeys::default(),
@@ -127,9 +132,10 @@ fn open_secret(config: &Config, degraded: &mut BTreeSet<&'static str>) -> Result
 #[cfg(feature = "candle")]
 pub(super) fn open_embedder(config: &Config) -> Result<Arc<dyn Embedder>, String> {
     use crate::embed::EmbedSettings;
-    use crate::embed::candle::Hardware;
+    use crate::embed::candle::{Hardware, Wanted};
 
     let EmbedModel::Local(model) = &config.embed.model else { return Err("callers bring their vectors".into()) };
+    let (precision, engine) = (config.embed.precision.as_str(), config.embed.engine.as_str());
     let settings = EmbedSettings {
         model: model.clone(),
         models_folder: config.data_dir.join("models"),
@@ -138,8 +144,10 @@ pub(super) fn open_embedder(config: &Config) -> Result<Arc<dyn Embedder>, String
             "metal" => Hardware::Metal,
             _ => Hardware::Cpu,
         },
+        wanted: Wanted::named(precision, engine).ok_or_else(|| format!("no engine {precision} {engine}"))?,
         workers: config.embed.workers,
         queue_length: config.embed.queue_length,
+        memo_bytes: config.embed.memo_bytes,
     };
     crate::embed::open(&settings).map_err(|error| error.to_string())
 }

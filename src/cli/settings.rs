@@ -29,6 +29,12 @@ pub(super) struct ServeArgs {
     /// What an Anthropic client would be given as base URL [default: https://api.anthropic.com].
     #[arg(long, env = "NEARHIT_ANTHROPIC_UPSTREAM", value_name = "URL")]
     anthropic_upstream: Option<String>,
+    /// What vectors are computed in: auto, f32, bf16 or int8 [default: auto].
+    #[arg(long, env = "NEARHIT_EMBED_PRECISION", value_name = "PRECISION")]
+    embed_precision: Option<String>,
+    /// What computes them: auto, amx, avx512, avx2, neon, portable or candle [default: auto].
+    #[arg(long, env = "NEARHIT_EMBED_ENGINE", value_name = "ENGINE")]
+    embed_engine: Option<String>,
     /// Listen on addresses other than this machine's own without keys.
     #[arg(long, env = "NEARHIT_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", value_parser = BoolishValueParser::new())]
     insecure: Option<bool>,
@@ -39,13 +45,26 @@ pub(super) struct ServeArgs {
 
 impl ServeArgs {
     pub(super) fn read(&self) -> Result<Config, Failure> {
-        let Self { config, listen, admin_listen, data_dir, upstream, anthropic_upstream, insecure, strict } = self;
+        let Self {
+            config,
+            listen,
+            admin_listen,
+            data_dir,
+            upstream,
+            anthropic_upstream,
+            embed_precision,
+            embed_engine,
+            insecure,
+            strict,
+        } = self;
         let texts = [
             ("serve.listen", "--listen", listen),
             ("serve.admin_listen", "--admin-listen", admin_listen),
             ("data_dir", "--data-dir", data_dir),
             ("upstream.openai", "--upstream", upstream),
             ("upstream.anthropic", "--anthropic-upstream", anthropic_upstream),
+            ("embed.precision", "--embed-precision", embed_precision),
+            ("embed.engine", "--embed-engine", embed_engine),
         ];
         let flags = [("serve.insecure", "--insecure", insecure), ("serve.strict", "--strict", strict)];
         let texts = texts.into_iter().map(|(key, origin, value)| (key, origin, value.clone()));

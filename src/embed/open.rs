@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Embedder;
-use super::candle::{CandleEmbedder, CandleSettings, Hardware};
+use super::candle::{CandleEmbedder, CandleSettings, Hardware, Wanted};
 use super::model::{Manifest, ModelError, ModelFiles};
 
 /// Which embedder, and how it runs.
@@ -15,18 +15,28 @@ pub struct EmbedSettings {
     /// Where fetched models are kept.
     pub models_folder: PathBuf,
     pub hardware: Hardware,
+    /// What computes there.
+    pub wanted: Wanted,
     /// Texts embedded at a time; each has a thread of its own.
     pub workers: usize,
-    /// Texts that may wait before more are refused.
+    /// Texts that may wait in each of the two queues before more are refused.
     pub queue_length: usize,
+    /// Bytes of vectors kept for texts that come again; 0 keeps none.
+    pub memo_bytes: usize,
 }
 
 /// # Errors
 /// The model is unknown, altered, or of a kind that cannot be loaded.
 pub fn open(settings: &EmbedSettings) -> Result<Arc<dyn Embedder>, OpenEmbedderError> {
     let files = find(settings)?;
-    let EmbedSettings { model: _, models_folder: _, hardware, workers, queue_length } = settings;
-    let candle = CandleSettings { hardware: *hardware, workers: *workers, queue_length: *queue_length };
+    let EmbedSettings { model: _, models_folder: _, hardware, wanted, workers, queue_length, memo_bytes } = settings;
+    let candle = CandleSettings {
+        hardware: *hardware,
+        wanted: *wanted,
+        workers: *workers,
+        queue_length: *queue_length,
+        memo_bytes: *memo_bytes,
+    };
     Ok(Arc::new(CandleEmbedder::start(&files, &candle)?))
 }
 

@@ -33,8 +33,11 @@ pub(super) struct Readiness {
     /// Parts that do not work: `embedder` (only exact matches are served), `store` (nothing new outlives
     /// the process), `tenants` (their secret was lost: callers with a key begin anew).
     degraded: Vec<&'static str>,
-    /// What turns text into vectors.
+    /// The model that turns text into vectors.
     embedder: String,
+    /// What computes it, and in which precision.
+    #[schema(example = "candle-fused f32 avx512")]
+    engine: String,
     store: StoreHealth,
 }
 
@@ -119,6 +122,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
         false => (StatusCode::OK, "ready"),
     };
     let degraded = degraded.into_iter().collect();
-    let readiness = Readiness { state, degraded, embedder: app.embedder.clone(), store: health.into() };
+    let (embedder, engine) = (app.embedder.clone(), app.engine.clone());
+    let readiness = Readiness { state, degraded, embedder, engine, store: health.into() };
     (status, Json(readiness)).into_response()
 }

@@ -38,8 +38,9 @@ pub struct App {
     pub tenancy: Tenancy,
     /// Keys tenant names, so that a name does not give away a provider key.
     pub secret: Secret,
-    /// What embeds, for people to read.
+    /// Which model embeds, and what computes it, for people to read.
     pub embedder: String,
+    pub engine: String,
     /// Parts that do not work.
     pub degraded: BTreeSet<&'static str>,
     /// Work that goes on after its request was answered.

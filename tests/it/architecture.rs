@@ -178,7 +178,21 @@ fn broken_rules(source: &Source) -> Vec<String> {
 }
 
 /// Files whose speed was measured to need it; each says of every block why it is sound.
-const WITH_UNSAFE: &[&str] = &["src/store/local/kernel.rs", "src/store/local/vectors.rs"];
+const WITH_UNSAFE: &[&str] = &[
+    "src/embed/candle/fused/amx.rs",
+    "src/embed/candle/fused/attention.rs",
+    "src/embed/candle/fused/avx2.rs",
+    "src/embed/candle/fused/avx512.rs",
+    "src/embed/candle/fused/kernels.rs",
+    "src/embed/candle/fused/lanes.rs",
+    "src/embed/candle/fused/neon.rs",
+    "src/embed/candle/fused/portable.rs",
+    "src/embed/candle/fused/product.rs",
+    "src/embed/candle/fused/rows.rs",
+    "src/embed/candle/fused/system.rs",
+    "src/store/local/kernel.rs",
+    "src/store/local/vectors.rs",
+];
 
 /// Words that a name gets when nobody knew what the thing was.
 const EMPTY_WORDS: &[&str] = &["manager", "helper", "helpers", "util", "utils", "common", "base", "impl", "imp"];

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nearhit::decision::Embedding;
-use nearhit::embed::candle::Hardware;
+use nearhit::decision::{Embedding, Tenant};
+use nearhit::embed::candle::fused::{Engine, EngineFamily, Precision};
+use nearhit::embed::candle::{Hardware, Wanted, WantedEngine};
 use nearhit::embed::model::{BUNDLED_MODEL, Manifest, ModelError, ModelFiles, verify};
-use nearhit::embed::{EmbedError, EmbedSettings, Embedder, open};
+use nearhit::embed::{Asker, EmbedError, EmbedSettings, Embedder, open};
 use serde::Deserialize;
 
 /// A text with its reference.
@@ -32,7 +33,7 @@ async fn vectors_agree_with_the_reference() {
     let embedder = embedder(2, golden.len());
     assert!(embedder.model().contains(BUNDLED_MODEL), "{}", embedder.model());
     let texts: Vec<&str> = golden.iter().map(|golden| golden.text.as_str()).collect();
-    let embeddings = embedder.embed(&texts).await;
+    let embeddings = embedder.embed(&texts, Asker::lookup(&me())).await;
     let mut worst = (1.0, "");
     for (golden, embedding) in golden.iter().zip(embeddings) {
         let embedding = embedding.unwrap_or_else(|error| panic!("{:?}: {error}", golden.text));
@@ -47,15 +48,53 @@ async fn vectors_agree_with_the_reference() {
     println!("{} golden texts, least cosine {:.7} for {start:?}…", golden.len(), worst.0);
 }
 
+/// Every engine of this machine, forced. The portable ones would take minutes for all texts: they get the shortest.
+#[tokio::test]
+async fn every_engine_agrees_with_the_reference() {
+    let golden = golden();
+    for engine in Engine::ALL.into_iter().filter(|engine| engine.is_available()) {
+        let wanted = Wanted { precision: Some(engine.precision()), engine: Some(WantedEngine::Fused(engine.family())) };
+        let embedder = open(&EmbedSettings { wanted, ..settings(BUNDLED_MODEL, 2, golden.len()) }).expect("opens");
+        assert_eq!(embedder.engine(), format!("candle-fused {}", engine.as_str()));
+        let (least, space) = if engine.precision() == Precision::Int8 { (0.97, "int8") } else { (COSINE_LEAST, "f32") };
+        assert!(embedder.model().ends_with(&format!("/{space}")), "{} for {engine:?}", embedder.model());
+        let short = |golden: &&Golden| engine.family() != EngineFamily::Portable || golden.tokens <= 3;
+        let golden: Vec<&Golden> = golden.iter().filter(short).collect();
+        assert!(golden.len() >= 3, "{} texts", golden.len());
+        let embeddings =
+            embedder.embed(&golden.iter().map(|g| g.text.as_str()).collect::<Vec<_>>(), Asker::lookup(&me())).await;
+        let of_one = |(golden, embedding): (&&Golden, Result<Embedding, EmbedError>)| {
+            cosine(&embedding.expect("a vector"), &golden.vector)
+        };
+        let cosines: Vec<f64> = golden.iter().zip(embeddings).map(of_one).collect();
+        let (worst, mean) =
+            (cosines.iter().copied().fold(1.0, f64::min), cosines.iter().sum::<f64>() / cosines.len() as f64);
+        println!("{}: {} texts, cosine least {worst:.7}, mean {mean:.7}", embedder.engine(), cosines.len());
+        assert!(worst >= least && mean >= 0.996, "{}: least {worst}, mean {mean}", embedder.engine());
+    }
+}
+
+/// What no word of the vocabulary covers has a finite unit vector all the same.
+#[tokio::test]
+async fn odd_texts_have_vectors() {
+    let embedder = embedder(1, 8);
+    for text in ["", " ", "\u{200b}", "\u{10ffff}\u{e000}", "☃", "a", "\0\u{7}", &"𓀀 ".repeat(200)] {
+        let embedding =
+            embedder.embed(&[text], Asker::lookup(&me())).await.pop().expect("one result").expect("a vector");
+        let norm: f32 = embedding.as_slice().iter().map(|value| value * value).sum();
+        assert!((norm - 1.0).abs() < 1e-5, "{text:?}: {norm}");
+    }
+}
+
 #[tokio::test]
 async fn many_at_once_are_embedded_as_one_by_one() {
     let golden = golden();
     let texts: Vec<&str> = golden.iter().step_by(golden.len() / 64).take(64).map(|g| g.text.as_str()).collect();
     assert_eq!(texts.len(), 64);
     let embedder = embedder(2, 64);
-    let at_once = embedder.embed(&texts).await;
+    let at_once = embedder.embed(&texts, Asker::lookup(&me())).await;
     for (text, at_once) in texts.iter().zip(at_once) {
-        assert_eq!(embedder.embed(&[text]).await, [at_once], "{text:?}");
+        assert_eq!(embedder.embed(&[text], Asker::lookup(&me())).await, [at_once], "{text:?}");
     }
 }
 
@@ -64,7 +103,7 @@ async fn a_text_over_the_window_has_no_vector() {
     let embedder = embedder(1, 8);
     // One token a word, and the two special ones.
     let words = |count: usize| "hello ".repeat(count);
-    let embed = async |text: &str| embedder.embed(&[text]).await.pop().expect("one result");
+    let embed = async |text: &str| embedder.embed(&[text], Asker::lookup(&me())).await.pop().expect("one result");
     assert!(embed(&words(254)).await.is_ok(), "256 tokens fit");
     let too_long = Err(EmbedError::TooLong { window: 256 });
     assert_eq!(embed(&words(255)).await, too_long);
@@ -80,12 +119,14 @@ async fn a_text_over_the_window_has_no_vector() {
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     let embedder = embedder(1, 1);
-    let results = embedder.embed(&["How do I reset my password?"; 64]).await;
+    let texts: Vec<String> = (0..64).map(|n| format!("How do I reset password {n}?")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let results = embedder.embed(&texts, Asker::lookup(&me())).await;
     let refused = results.iter().filter(|result| **result == Err(EmbedError::Overloaded)).count();
     let embedded = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!(embedded + refused, 64, "{results:?}");
     assert!(embedded >= 1 && refused >= 1, "{embedded} embedded, {refused} refused");
-    assert!(embedder.embed(&["hello"]).await[0].is_ok(), "and the next one is embedded again");
+    assert!(embedder.embed(&["hello"], Asker::lookup(&me())).await[0].is_ok(), "and the next one is embedded again");
 }
 
 #[tokio::test]
@@ -93,14 +134,31 @@ async fn texts_whose_caller_has_gone_cost_nothing() {
     let embedder = embedder(1, 1001);
     let long = "hello ".repeat(250);
     let started = Instant::now();
-    assert!(embedder.embed(&[&long]).await[0].is_ok());
+    assert!(embedder.embed(&[&long], Asker::lookup(&me())).await[0].is_ok());
     let one = started.elapsed();
-    let texts = vec![long.as_str(); 1000];
+    let texts: Vec<String> = (0..1000).map(|n| format!("{n} {}", "hello ".repeat(248))).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let started = Instant::now();
-    assert!(tokio::time::timeout(Duration::from_millis(1), embedder.embed(&texts)).await.is_err());
-    assert!(embedder.embed(&["hello"]).await[0].is_ok());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(1), embedder.embed(&texts, Asker::lookup(&me()))).await.is_err()
+    );
+    assert!(embedder.embed(&["hello"], Asker::lookup(&me())).await[0].is_ok());
     // All of them would take a thousand times as long as one. How long one takes depends on what else runs.
     assert!(started.elapsed() < 250 * one, "the abandoned texts were embedded all the same");
+}
+
+/// A text that is known, or on its way, is not embedded again.
+#[tokio::test]
+async fn a_text_is_embedded_once() {
+    let settings = EmbedSettings { memo_bytes: 1 << 20, ..settings(BUNDLED_MODEL, 1, 1) };
+    let embedder = open(&settings).expect("the bundled model opens");
+    let long = "hello ".repeat(250);
+    // One place in the queue is enough for all of them.
+    let at_once = embedder.embed(&vec![long.as_str(); 1000], Asker::background(&me())).await;
+    let started = Instant::now();
+    let again = embedder.embed(&vec![long.as_str(); 1000], Asker::lookup(&me())).await;
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(at_once[0].is_ok() && at_once.iter().chain(&again).all(|outcome| *outcome == at_once[0]));
 }
 
 #[test]
@@ -174,7 +232,15 @@ fn embedder(workers: usize, queue_length: usize) -> Arc<dyn Embedder> {
 
 fn settings(model: &str, workers: usize, queue_length: usize) -> EmbedSettings {
     let models_folder = PathBuf::from("no-fetched-models");
-    EmbedSettings { model: model.to_owned(), models_folder, hardware: Hardware::Cpu, workers, queue_length }
+    EmbedSettings {
+        model: model.to_owned(),
+        models_folder,
+        hardware: Hardware::Cpu,
+        wanted: Wanted::default(),
+        workers,
+        queue_length,
+        memo_bytes: 0,
+    }
 }
 
 /// In f64, so that what is measured is the embedder's rounding alone.
@@ -213,3 +279,7 @@ fn copy() -> (tempfile::TempDir, PathBuf) {
 
 /// What rounding the weights to f16 may cost; 0.999998 was measured.
 const COSINE_LEAST: f64 = 0.9999;
+
+fn me() -> Tenant {
+    Tenant::new("me")
+}

@@ -7,6 +7,8 @@ mod cli;
 #[cfg(feature = "candle")]
 mod clients;
 mod faults;
+#[cfg(feature = "candle")]
+mod forward;
 #[cfg(feature = "bundled-model")]
 mod golden;
 mod proxy;

@@ -20,7 +20,7 @@ use super::rows::{self, DatasetError, Row};
 use crate::cli::Failure;
 use crate::cli::settings::read_config;
 use crate::decision::{Policy, Similarity};
-use crate::embed::candle::Hardware;
+use crate::embed::candle::{Hardware, Wanted};
 use crate::embed::{EmbedSettings, open};
 
 /// Measures as asked; writes the rows file if one is asked for.
@@ -79,9 +79,11 @@ async fn embed(args: &EvalArgs, trials: &[Trial], workers: usize) -> anyhow::Res
         model: args.model.clone(),
         models_folder: models_folder(args)?,
         hardware: Hardware::Cpu,
+        wanted: Wanted::default(),
         workers,
         // Never reached: there are as many texts in flight as workers.
         queue_length: 2 * workers,
+        memo_bytes: 0,
     })
     .map_err(|error| Failure::unavailable(error.to_string()))?;
     let texts = texts(trials);

@@ -10,12 +10,13 @@ use async_trait::async_trait;
 use futures_util::stream::{StreamExt, iter};
 use indicatif::ProgressBar;
 
-use crate::decision::Embedding;
-use crate::embed::{EmbedError, Embedder};
+use crate::decision::{Embedding, Tenant};
+use crate::embed::{Asker, EmbedError, Embedder};
 
 /// An embedder that has embedded everything beforehand.
 pub(super) struct MemoEmbedder {
     model: String,
+    engine: String,
     dimensions: usize,
     embedded: HashMap<String, Embedded>,
 }
@@ -34,16 +35,23 @@ impl MemoEmbedder {
         workers: usize,
         bar: &ProgressBar,
     ) -> Self {
+        let tenant = &Tenant::new("eval");
         let embedding = iter(texts).map(|text| async move {
             let started = Instant::now();
-            let result = embedder.embed(&[&text]).await.pop().unwrap_or_else(|| Err(no_result()));
+            let result =
+                embedder.embed(&[&text], Asker::background(tenant)).await.pop().unwrap_or_else(|| Err(no_result()));
             let took = started.elapsed();
             bar.inc(1);
             (text, Embedded { result, took })
         });
         let embedded = embedding.buffer_unordered(workers).collect().await;
         bar.finish_and_clear();
-        Self { model: embedder.model().to_owned(), dimensions: embedder.dimensions(), embedded }
+        Self {
+            model: embedder.model().to_owned(),
+            engine: embedder.engine().to_owned(),
+            dimensions: embedder.dimensions(),
+            embedded,
+        }
     }
 
     /// How long the text took to embed.
@@ -77,11 +85,15 @@ impl Embedder for MemoEmbedder {
         &self.model
     }
 
+    fn engine(&self) -> &str {
+        &self.engine
+    }
+
     fn dimensions(&self) -> usize {
         self.dimensions
     }
 
-    async fn embed(&self, texts: &[&str]) -> Vec<Result<Embedding, EmbedError>> {
+    async fn embed(&self, texts: &[&str], _: Asker<'_>) -> Vec<Result<Embedding, EmbedError>> {
         texts
             .iter()
             .map(|text| self.embedded.get(*text).map_or_else(|| Err(no_result()), |e| e.result.clone()))

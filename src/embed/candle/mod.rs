@@ -1,30 +1,43 @@
 //! A BERT on this machine's processor or accelerator, through candle.
 //!
-//! Worker threads of its own take texts from one bounded queue, one text at a time: at batch size one nothing is
-//! padded, and a text costs what its own length costs. A text whose caller has gone is skipped.
+//! Worker threads of its own take one text at a time: at batch size one nothing is padded, and a text costs what its own
+//! length costs. What was embedded lately is not embedded again, and a model that fails is left alone for a moment.
 
 mod bert;
+mod breaker;
+mod choice;
+pub mod fused;
+mod memo;
+mod queue;
+pub mod stock;
+pub mod tensors;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
 use self::bert::Bert;
+use self::breaker::Breaker;
+pub use self::choice::{Wanted, WantedEngine};
+use self::memo::Memo;
+use self::queue::{Outcome, Queue, TextKey, Ticket};
 use super::model::{ModelError, ModelFiles};
-use super::{EmbedError, Embedder};
-use crate::decision::Embedding;
+use super::{Asker, EmbedError, Embedder};
 
 /// How the model runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CandleSettings {
     pub hardware: Hardware,
+    pub wanted: Wanted,
     pub workers: usize,
+    /// Texts that may wait in each of the two queues before more are refused.
     pub queue_length: usize,
+    /// Bytes of vectors kept for texts that come again.
+    pub memo_bytes: usize,
 }
 
 /// What the model runs on.
@@ -37,78 +50,90 @@ pub enum Hardware {
     Metal,
 }
 
-/// A model, its workers and their queue.
+impl Hardware {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Metal => "metal",
+        }
+    }
+}
+
+/// A model and its workers.
 pub struct CandleEmbedder {
-    bert: Arc<Bert>,
-    queue: Option<SyncSender<Job>>,
+    shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
 
-struct Job {
-    text: String,
-    done: oneshot::Sender<Result<Embedding, EmbedError>>,
+/// What callers and workers share.
+struct Shared {
+    bert: Bert,
+    queue: Queue,
+    memo: Memo,
+    breaker: Mutex<Breaker>,
+}
+
+/// How a text gets its vector.
+enum Way<'a> {
+    Known(Outcome),
+    Asked(Ticket<'a>),
 }
 
 impl CandleEmbedder {
     /// # Errors
-    /// The files are no BERT that candle can load, or the hardware is not there.
+    /// The files are no BERT that candle can load, or the hardware or engine is not there.
     pub fn start(files: &ModelFiles, settings: &CandleSettings) -> Result<Self, ModelError> {
+        let CandleSettings { hardware, wanted, workers, queue_length, memo_bytes } = settings;
         let unusable = |cause: String| ModelError::Unusable { name: files.name.clone(), cause };
-        let bert = Arc::new(Bert::load(files, settings.hardware).map_err(|error| unusable(error.to_string()))?);
-        let (queue, jobs) = sync_channel(settings.queue_length);
-        let jobs = Arc::new(Mutex::new(jobs));
-        let workers = (0..settings.workers)
-            .map(|n| {
-                let (bert, jobs) = (Arc::clone(&bert), Arc::clone(&jobs));
-                std::thread::Builder::new().name(format!("nearhit-embed-{n}")).spawn(move || work(&bert, &jobs))
-            })
-            .collect::<Result<_, _>>()
-            .map_err(|error| unusable(error.to_string()))?;
-        Ok(Self { bert, queue: Some(queue), workers })
+        let bert = Bert::load(files, *hardware, *wanted).map_err(|error| unusable(error.to_string()))?;
+        let memo = Memo::new(*memo_bytes, bert.dimensions());
+        let shared = Arc::new(Shared { bert, queue: Queue::new(*queue_length), memo, breaker: Mutex::default() });
+        let mut embedder = Self { shared, workers: Vec::with_capacity(*workers) };
+        for n in 0..*workers {
+            let shared = Arc::clone(&embedder.shared);
+            let worker = std::thread::Builder::new().name(format!("nearhit-embed-{n}"));
+            embedder.workers.push(worker.spawn(move || work(&shared)).map_err(|error| unusable(error.to_string()))?);
+        }
+        Ok(embedder)
     }
 
     /// The longest text that has a vector, in tokens, the two special ones included.
     pub fn window(&self) -> usize {
-        self.bert.window()
-    }
-
-    fn enqueue(&self, text: &str) -> Result<oneshot::Receiver<Result<Embedding, EmbedError>>, EmbedError> {
-        let (done, answer) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or_else(stopped)?;
-        match queue.try_send(Job { text: text.to_owned(), done }) {
-            Ok(()) => Ok(answer),
-            Err(TrySendError::Full(_)) => Err(EmbedError::Overloaded),
-            Err(TrySendError::Disconnected(_)) => Err(stopped()),
-        }
+        self.shared.bert.window()
     }
 }
 
 #[async_trait]
 impl Embedder for CandleEmbedder {
     fn model(&self) -> &str {
-        self.bert.fingerprint()
+        self.shared.bert.fingerprint()
+    }
+
+    fn engine(&self) -> &str {
+        self.shared.bert.engine()
     }
 
     fn dimensions(&self) -> usize {
-        self.bert.dimensions()
+        self.shared.bert.dimensions()
     }
 
-    async fn embed(&self, texts: &[&str]) -> Vec<Result<Embedding, EmbedError>> {
-        let waiting: Vec<_> = texts.iter().map(|text| self.enqueue(text)).collect();
-        let mut results = Vec::with_capacity(texts.len());
-        for answer in waiting {
-            results.push(match answer {
-                Ok(answer) => answer.await.unwrap_or_else(|_| Err(stopped())),
-                Err(error) => Err(error),
+    async fn embed(&self, texts: &[&str], asker: Asker<'_>) -> Vec<Outcome> {
+        let ways: Vec<Way<'_>> = texts.iter().map(|text| self.shared.way(text, asker)).collect();
+        let mut outcomes = Vec::with_capacity(texts.len());
+        for way in ways {
+            outcomes.push(match way {
+                Way::Known(outcome) => outcome,
+                Way::Asked(ticket) => ticket.outcome().await,
             });
         }
-        results
+        outcomes
     }
 }
 
 impl Drop for CandleEmbedder {
     fn drop(&mut self) {
-        drop(self.queue.take());
+        self.shared.queue.close();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 tracing::error!("an embedding worker had panicked");
@@ -117,26 +142,60 @@ impl Drop for CandleEmbedder {
     }
 }
 
-fn work(bert: &Bert, jobs: &Mutex<Receiver<Job>>) {
+impl Shared {
+    fn way(&self, text: &str, asker: Asker<'_>) -> Way<'_> {
+        let key = queue::key(asker.tenant, text);
+        if let Some(embedding) = self.memo.get(&key) {
+            return Way::Known(Ok(embedding));
+        }
+        if !self.breaker.lock().admits(Instant::now()) {
+            return Way::Known(Err(resting()));
+        }
+        match self.queue.ask(key, text, asker.haste) {
+            Ok(ticket) => Way::Asked(ticket),
+            Err(error) => Way::Known(Err(error)),
+        }
+    }
+
+    /// Keeps what came out, and tells whoever waits.
+    fn settle(&self, key: TextKey, outcome: &Outcome) {
+        match outcome {
+            Ok(embedding) => {
+                self.memo.keep(key, embedding);
+                if self.breaker.lock().worked() {
+                    tracing::info!("the embedding model works again");
+                }
+            }
+            Err(EmbedError::Failed(error)) => {
+                if self.breaker.lock().failed(key, Instant::now()) {
+                    tracing::error!(error, "the embedding model fails: nothing is asked of it for a moment");
+                    self.queue.refuse_all(&Err(resting()));
+                }
+            }
+            Err(EmbedError::TooLong { .. } | EmbedError::Overloaded) => {}
+        }
+        self.queue.finish(&key, outcome);
+    }
+}
+
+fn work(shared: &Shared) {
     // candle splits a matrix product over the rayon pool that it is called in. One thread a worker: two texts on two
     // cores beat one text on both, and workers do not wait for each other.
     let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(1).build() else {
         tracing::error!("an embedding worker could not start its thread");
         return;
     };
-    loop {
-        let job = jobs.lock().recv();
-        let Ok(Job { text, done }) = job else { return };
-        if done.is_closed() {
-            continue;
-        }
-        let result = catch_unwind(AssertUnwindSafe(|| pool.install(|| bert.embed(&text))))
-            .unwrap_or_else(|_| Err(EmbedError::Failed("the model panicked".into())));
-        // The caller may have gone while the model ran.
-        drop(done.send(result));
+    let mut desk = shared.bert.desk();
+    while let Some((key, text)) = shared.queue.take() {
+        let embed = AssertUnwindSafe(|| match desk.is_needed() {
+            true => shared.bert.embed(&mut desk, &text),
+            false => pool.install(|| shared.bert.embed(&mut desk, &text)),
+        });
+        let outcome = catch_unwind(embed).unwrap_or_else(|_| Err(EmbedError::Failed("the model panicked".into())));
+        shared.settle(key, &outcome);
     }
 }
 
-fn stopped() -> EmbedError {
-    EmbedError::Failed("the embedder has stopped".into())
+fn resting() -> EmbedError {
+    EmbedError::Failed("the model failed too often; it is left alone for a moment".into())
 }

@@ -20,6 +20,8 @@ async fn health_is_told_on_both_listeners() {
         assert_eq!(ready["degraded"], degraded);
         let embedder = ready["embedder"].as_str().expect("a text");
         assert!(if cfg!(feature = "candle") { embedder.starts_with("all-MiniLM-L6-v2") } else { embedder == "none" });
+        let engine = ready["engine"].as_str().expect("a text");
+        assert!(if cfg!(feature = "candle") { engine.starts_with("candle") } else { engine == "none" });
     }
 }
 

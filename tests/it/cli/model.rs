@@ -47,6 +47,18 @@ fn models_are_listed_and_verified() {
         verified.check(0, &[]);
         assert!(verified.stdout.contains("files match") && verified.stdout.contains(NAME), "{verified:?}");
     }
+    // An engine that is asked for is named; one that is not there is refused.
+    for (asked, named) in [
+        (["--embed-engine=candle", "--embed-precision=auto"], "engine candle f32 cpu"),
+        (["--embed-engine=portable", "--embed-precision=auto"], "engine candle-fused f32 portable"),
+        (["--embed-engine=portable", "--embed-precision=int8"], "engine candle-fused int8 portable"),
+    ] {
+        let verified = home.run(&[&["model", "verify"][..], &asked].concat());
+        verified.check(0, &[]);
+        assert!(verified.stdout.contains(named), "{verified:?}");
+    }
+    home.run(&["model", "verify", "--embed-engine=candle", "--embed-precision=int8"]).check(78, &["candle", "f32"]);
+    home.run(&["model", "verify", "--embed-engine=sse"]).check(64, &["sse"]);
     home.run(&["model", "verify", "unheard-of"]).check(64, &["unheard-of", NAME]);
     let empty = home.path("empty");
     std::fs::create_dir(&empty).expect("a folder");
@@ -69,8 +81,8 @@ async fn an_altered_model_is_refused_or_done_without() {
         let mut server = home.serve(&[]).await;
         let client = server.client("");
         let ready = client.get("/readyz").await.check(200).json();
-        let said = ["state", "degraded", "embedder"].map(|name| ready[name].clone());
-        assert_eq!(said, [json!("ready"), json!(["embedder"]), json!("none")]);
+        let said = ["state", "degraded", "embedder", "engine"].map(|name| ready[name].clone());
+        assert_eq!(said, [json!("ready"), json!(["embedder"]), json!("none"), json!("none")]);
         let inserted = client.post("/v1/caches/default/entries", &json!({"prompt": "p", "response": "r"})).await;
         assert_eq!(inserted.check(201).json()["exactOnly"], "embedder_down");
         assert_eq!(client.find("p").await, ("exact".to_owned(), "r".to_owned()));
