@@ -151,7 +151,7 @@ impl Bench {
         for round in 0..rounds {
             // What was inserted before belongs into graphs first: idle is when nothing is built either.
             let patience = Instant::now() + Duration::from_secs(600);
-            while store.health().unindexed > 2 * 4096 && Instant::now() < patience {
+            while store.health().unindexed > 0 && Instant::now() < patience {
                 std::thread::sleep(Duration::from_millis(100));
             }
             let mut idle = self.searches(store, round);
@@ -179,7 +179,7 @@ impl Bench {
             println!("beside     idle: {}", quantiles(&mut idle));
             let rate = inserted.load(Ordering::Relaxed) as f64 / seconds;
             let unindexed = store.health().unindexed;
-            println!("           beside {rate:.0} inserts/s: {}; {unindexed} not in a graph yet", quantiles(&mut busy));
+            println!("           beside {rate:.0} inserts/s: {}; {unindexed} wait for a graph", quantiles(&mut busy));
         }
         ratios.sort_by(f64::total_cmp);
         println!("           p99 beside inserts / p99 idle: {:.2} (median of {rounds})", ratios[ratios.len() / 2]);

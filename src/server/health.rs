@@ -62,7 +62,7 @@ pub(in crate::server) struct StoreHealth {
     damaged: u64,
     /// Parts of the index that had to be built again.
     damaged_segments: u64,
-    /// Vectors that no graph holds yet: every search of their cache looks through them.
+    /// Vectors that wait for a graph: every search of their cache looks through them.
     unindexed: u64,
     /// Damaged folders kept beside the data.
     set_aside: u64,

@@ -85,7 +85,7 @@ pub struct Health {
     pub damaged: u64,
     /// Parts of the index that had to be built again.
     pub damaged_segments: u64,
-    /// Vectors of large partitions that no graph holds yet: every search looks through them.
+    /// Vectors that wait for a graph: every search of their cache looks through them.
     pub unindexed: u64,
     /// Damaged folders that are kept for whoever wants to look.
     pub set_aside: u64,

@@ -253,14 +253,16 @@ impl Index {
         })
     }
 
-    /// Rows of large partitions that no graph holds yet.
+    /// Rows that wait for a graph: those of every tail that is long enough for one.
     pub fn unindexed(&self) -> u64 {
-        let mut rows = 0;
+        let mut waiting = 0;
         self.table.each(|shard| {
-            let blocks = shard.large.values().flat_map(|large| large.view().blocks.clone());
-            rows += blocks.map(|block| block.len() as u64).sum::<u64>();
+            for large in shard.large.values() {
+                let rows = large.view().blocks.iter().map(|block| block.len()).sum::<usize>();
+                waiting += if rows >= self.flat_max { rows as u64 } else { 0 };
+            }
         });
-        rows
+        waiting
     }
 
     pub fn bytes(&self) -> Bytes {
