@@ -11,8 +11,8 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::Clock;
 use crate::decision::{
-    Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Life, Origin, Partition, Policy, Probability,
-    Prompt, Reason, Similarity, Slots, Source, Tenant, Terms, Tier, Verdict,
+    Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Guards, Life, Origin, Partition, Policy,
+    Probability, Prompt, Question, Reason, Similarity, Slots, Source, Tenant, Terms, Tier, Verdict,
 };
 use crate::embed::{Asker, EmbedError, Embedder};
 use crate::metrics::Metrics;
@@ -25,6 +25,7 @@ pub struct Cache {
     settings: CacheSettings,
     metrics: Metrics,
     tallies: Tallies,
+    guards: Guards,
 }
 
 /// The parts behind the seams.
@@ -163,7 +164,8 @@ pub struct Inserted {
 impl Cache {
     /// Its metrics go into `registry`.
     pub fn new(parts: Parts, settings: CacheSettings, registry: &mut Registry) -> Self {
-        let cache = Self { parts, settings, metrics: Metrics::register(registry), tallies: Tallies::default() };
+        let (metrics, tallies, guards) = (Metrics::register(registry), Tallies::default(), Guards::default());
+        let cache = Self { parts, settings, metrics, tallies, guards };
         for (owner, _) in cache.parts.store.usage() {
             cache.tallies.create(&owner);
         }
@@ -372,10 +374,11 @@ impl Cache {
             return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(stale.unwrap_or(Reason::Empty)) });
         }
         let policy = self.policy(&query.prompt.scope.cache);
+        let question = Question { text: &query.prompt.text, slots, guards: &self.guards };
         let mut matches = Vec::new();
         let mut rest = candidates.as_slice();
         while matches.len() < query.limit {
-            match policy.judge(slots, rest, &query.terms, now_ms) {
+            match policy.judge(&question, rest, &query.terms, now_ms) {
                 Verdict::Reuse(index) => {
                     let Candidate { entry, similarity } = rest[index].clone();
                     matches.push(matched(Tier::Semantic, entry, similarity, now_ms));

@@ -7,17 +7,20 @@
 mod canonical;
 mod entry;
 mod fingerprint;
+pub mod guards;
 mod outcome;
 mod policy;
 mod prompt;
 mod template;
+pub mod text;
 
 pub use entry::{
     Answer, AnswerKind, Candidate, Embedding, Entry, EntryId, InvalidEmbedding, Life, Origin, Probability, Similarity,
     Source, TokenUsage, dot,
 };
 pub use fingerprint::{Fingerprint, Partition};
+pub use guards::Guards;
 pub use outcome::{Outcome, Reason, Tier};
-pub use policy::{Admission, Finish, Policy, Recording, Terms, Verdict};
+pub use policy::{Admission, Finish, Policy, Question, Recording, Terms, Verdict};
 pub use prompt::{Attributes, CacheName, InvalidCacheName, Prompt, Scope, Surface, Tenant, Vars, normalise};
 pub use template::{Slots, Template};

@@ -1,12 +1,18 @@
 //! The two judgements: may this past answer be reused, and may this fresh answer be kept.
 //!
-//! Reuse is decided by a threshold on the cosine similarity. A request may tighten what the operator set and never
+//! Reuse is decided by a threshold on the cosine similarity, and by guards, which know differences that no similarity
+//! shows: a candidate that a guard refuses makes way for the next. A request may tighten what the operator set and never
 //! loosen it. The probability that a semantic reuse is right is not known to this policy, and it says so: a request
 //! that bounds it is refused rather than guessed at.
 
+use std::cell::LazyCell;
+use std::ops::Deref;
+
 use super::entry::{Candidate, Probability, Similarity};
+use super::guards::Guards;
 use super::outcome::Reason;
 use super::template::Slots;
+use super::text::Text;
 
 /// What an operator set for a cache.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,6 +26,14 @@ impl Default for Policy {
     fn default() -> Self {
         Self { threshold: Similarity::new(0.90) }
     }
+}
+
+/// What candidates are compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    pub text: &'a str,
+    pub slots: &'a Slots,
+    pub guards: &'a Guards,
 }
 
 /// What one request asks for on top of the policy.
@@ -43,11 +57,13 @@ pub enum Verdict {
 }
 
 impl Policy {
-    /// Judges `candidates`, most similar first, for a prompt with these `slots` at wall-clock time `now_ms`.
-    pub fn judge(&self, slots: &Slots, candidates: &[Candidate], terms: &Terms, now_ms: u64) -> Verdict {
+    /// Judges `candidates`, most similar first, for a question asked at wall-clock time `now_ms`.
+    pub fn judge(&self, question: &Question<'_>, candidates: &[Candidate], terms: &Terms, now_ms: u64) -> Verdict {
+        // Read once, and only if a candidate comes so far.
+        let read = LazyCell::new(|| question.guards.read(question.text));
         let mut first_refusal = None;
         for (index, candidate) in candidates.iter().enumerate() {
-            match self.refusal(slots, candidate, terms, now_ms) {
+            match self.refusal(question, &read, candidate, terms, now_ms) {
                 None => return Verdict::Reuse(index),
                 Some(reason) => {
                     first_refusal.get_or_insert((reason, index));
@@ -65,7 +81,15 @@ impl Policy {
         life.is_over(now_ms) || terms.age_max_ms.is_some_and(|most| life.age_ms(now_ms) > most)
     }
 
-    fn refusal(&self, slots: &Slots, candidate: &Candidate, terms: &Terms, now_ms: u64) -> Option<Reason> {
+    fn refusal(
+        &self,
+        question: &Question<'_>,
+        read: &impl Deref<Target = Text>,
+        candidate: &Candidate,
+        terms: &Terms,
+        now_ms: u64,
+    ) -> Option<Reason> {
+        let Question { text, slots, guards } = *question;
         let least = terms.threshold.map_or(self.threshold.get(), |asked| asked.get().max(self.threshold.get()));
         if candidate.similarity.get() < least {
             Some(Reason::BelowThreshold)
@@ -75,8 +99,10 @@ impl Policy {
             Some(Reason::SlotsDiffer)
         } else if terms.error_max.is_some_and(|most| most < Probability::CERTAIN) {
             Some(Reason::LowProbability)
-        } else {
+        } else if candidate.entry.text == text {
             None
+        } else {
+            guards.refusal(read, &guards.read(&candidate.entry.text), candidate.similarity)
         }
     }
 }
@@ -203,10 +229,41 @@ mod tests {
         candidate(similarity, NOW - 1000, NOW + 1000, Slots::new())
     }
 
+    fn judge(policy: Policy, candidates: &[Candidate], terms: Terms) -> Verdict {
+        let (slots, guards) = (Slots::new(), Guards::default());
+        let question = Question { text: "the question", slots: &slots, guards: &guards };
+        policy.judge(&question, candidates, &terms, NOW)
+    }
+
+    #[test]
+    fn guards_refuse_what_is_near_and_the_next_gets_its_turn() {
+        fn check(asked: &str, stored: &[&str], expected: Verdict) {
+            let candidates: Vec<Candidate> = stored
+                .iter()
+                .map(|text| {
+                    let mut candidate = fresh(0.97);
+                    Arc::make_mut(&mut candidate.entry).text = (*text).into();
+                    candidate
+                })
+                .collect();
+            let (slots, guards) = (Slots::new(), Guards::default());
+            let question = Question { text: asked, slots: &slots, guards: &guards };
+            let verdict = Policy::default().judge(&question, &candidates, &Terms::default(), NOW);
+            assert_eq!(verdict, expected, "{asked} {stored:?}");
+        }
+        let refuse = |reason| Verdict::Refuse { reason, nearest: Some(0) };
+        check("How do I pay 5 dollars?", &["How can I pay 5 dollars?"], Verdict::Reuse(0));
+        check("How do I pay 5 dollars?", &["How do I pay 6 dollars?"], refuse(Reason::NumberDiffers));
+        check("Is it safe to drink?", &["Is it not safe to drink?"], refuse(Reason::NegationDiffers));
+        check("From Rome to Oslo by train", &["From Oslo to Rome by train"], refuse(Reason::OrderDiffers));
+        check("Is it safe?", &["Is it\u{200b} safe?"], refuse(Reason::LossyText));
+        check("Pay 5 dollars", &["Pay 6 dollars", "Pay 5 dollars"], Verdict::Reuse(1));
+    }
+
     #[test]
     fn judging() {
         fn check(candidates: &[Candidate], terms: Terms, expected: Verdict) {
-            assert_eq!(Policy::default().judge(&Slots::new(), candidates, &terms, NOW), expected);
+            assert_eq!(judge(Policy::default(), candidates, terms), expected);
         }
         let refuse = |reason, nearest| Verdict::Refuse { reason, nearest };
         let any = Terms::default();
@@ -237,20 +294,20 @@ mod tests {
             let candidates: Vec<_> = similarities.into_iter().map(fresh).collect();
             let policy = Policy { threshold: Similarity::new(operator) };
             let terms = Terms { threshold: Some(Similarity::new(asked)), age_max_ms: age, error_max: error.and_then(Probability::new) };
-            let free = policy.judge(&Slots::new(), &candidates, &Terms::default(), NOW);
-            if let Verdict::Reuse(_) = policy.judge(&Slots::new(), &candidates, &terms, NOW) {
+            let free = judge(policy, &candidates, Terms::default());
+            if let Verdict::Reuse(_) = judge(policy, &candidates, terms) {
                 prop_assert!(matches!(free, Verdict::Reuse(_)));
             }
             let tighter = Policy { threshold: Similarity::new(operator + 0.05) };
-            if let Verdict::Reuse(_) = tighter.judge(&Slots::new(), &candidates, &terms, NOW) {
-                prop_assert!(matches!(policy.judge(&Slots::new(), &candidates, &terms, NOW), Verdict::Reuse(_)));
+            if let Verdict::Reuse(_) = judge(tighter, &candidates, terms) {
+                prop_assert!(matches!(judge(policy, &candidates, terms), Verdict::Reuse(_)));
             }
         }
 
         #[test]
         fn expired_is_never_reused(similarity in 0f32..1.0, created in 0..NOW, lived in 0..=NOW) {
             let stale = candidate(similarity, created, created.saturating_add(lived).min(NOW), Slots::new());
-            let verdict = Policy::default().judge(&Slots::new(), &[stale], &Terms::default(), NOW);
+            let verdict = judge(Policy::default(), &[stale], Terms::default());
             prop_assert!(!matches!(verdict, Verdict::Reuse(_)), "reused an expired entry");
         }
     }

@@ -1,0 +1,68 @@
+//! Differences that change the answer however near two texts are.
+//!
+//! Each guard looks at one sort of difference. What was measured to be certain refuses; the rest only counts against the
+//! score. All are symmetric: exchanging the texts changes no verdict.
+
+pub mod date;
+pub mod entity;
+pub mod id;
+pub mod language;
+pub mod lossy;
+pub mod negation;
+pub mod number;
+pub mod order;
+pub mod pair;
+pub mod quantifier;
+
+use self::pair::Pair;
+use super::text::Text;
+use super::text::lexicon::Lexicon;
+use super::{Reason, Similarity};
+
+/// All guards, and the word lists that they read texts by.
+#[derive(Debug)]
+pub struct Guards {
+    lexicon: Lexicon,
+}
+
+impl Default for Guards {
+    /// Reads the word lists, which takes some milliseconds.
+    fn default() -> Self {
+        Self { lexicon: Lexicon::new() }
+    }
+}
+
+impl Guards {
+    /// What a text says, as far as the guards care.
+    pub fn read(&self, text: &str) -> Text {
+        Text::read(text, &self.lexicon)
+    }
+
+    /// Why the answer to `old` is none to `new`, however similar they are; the first guard that refuses says it.
+    pub fn refusal(&self, new: &Text, old: &Text, similarity: Similarity) -> Option<Reason> {
+        let pair = Pair::new(new, old, &self.lexicon);
+        refusal(&pair).or_else(|| lossy::is_blind(&pair, similarity.get()).then_some(Reason::LossyText))
+    }
+}
+
+/// The cheapest and most certain guards come first.
+fn refusal(pair: &Pair<'_>) -> Option<Reason> {
+    GUARDS.iter().find_map(|guard| guard(pair))
+}
+
+type Guard = fn(&Pair<'_>) -> Option<Reason>;
+
+const GUARDS: [Guard; 9] = [
+    id::differs,
+    number::differs,
+    date::differs,
+    lossy::differs,
+    language::differs,
+    entity::differs,
+    negation::differs,
+    order::differs,
+    quantifier::differs,
+];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! How much of it: all, only, first, most, before, per.
+//!
+//! Never refuses: measured on real questions, such a word is left out or added by people who ask the same.
+
+use crate::decision::Reason;
+use crate::decision::guards::pair::{Pair, Sides};
+use crate::decision::text::Text;
+
+pub fn differs(_pair: &Pair<'_>) -> Option<Reason> {
+    None
+}
+
+/// Classes of quantifiers that only one side has.
+pub fn unmatched(pair: &Pair<'_>) -> Sides {
+    let (new, old) = (classes(pair.new, pair), classes(pair.old, pair));
+    Sides { new: (new & !old).count_ones() as usize, old: (old & !new).count_ones() as usize }
+}
+
+/// Whether both sides ask with a question word, and not with the same.
+pub fn question_differs(pair: &Pair<'_>) -> bool {
+    let (new, old) = (questions(pair.new, pair), questions(pair.old, pair));
+    new != 0 && old != 0 && new & old == 0
+}
+
+fn classes(text: &Text, pair: &Pair<'_>) -> u32 {
+    match pair.lexicon.inside(text.spoken()) {
+        Some(inside) => {
+            let found = inside.quantifier.iter().filter(|(word, _)| text.source.contains(word.as_str()));
+            found.fold(0, |bits, (_, bit)| bits | bit)
+        }
+        None => text.tokens.iter().fold(0, |bits, token| bits | token.word.quantifier),
+    }
+}
+
+fn questions(text: &Text, pair: &Pair<'_>) -> u16 {
+    match pair.lexicon.inside(text.spoken()) {
+        Some(inside) => {
+            let found = inside.question.iter().filter(|(word, _)| text.source.contains(word.as_str()));
+            found.fold(0, |bits, (_, bit)| bits | bit)
+        }
+        None => text.tokens.iter().fold(0, |bits, token| bits | token.word.question),
+    }
+}
