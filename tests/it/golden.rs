@@ -58,8 +58,10 @@ async fn every_engine_agrees_with_the_reference() {
         assert_eq!(embedder.engine(), format!("candle-fused {}", engine.as_str()));
         let (least, space) = if engine.precision() == Precision::Int8 { (0.97, "int8") } else { (COSINE_LEAST, "f32") };
         assert!(embedder.model().ends_with(&format!("/{space}")), "{} for {engine:?}", embedder.model());
-        let short = |golden: &&Golden| engine.family() != EngineFamily::Portable || golden.tokens <= 3;
-        let golden: Vec<&Golden> = golden.iter().filter(short).collect();
+        // Unoptimised, an engine takes minutes for all of them; the one that is chosen by itself takes all elsewhere.
+        let is_portable = engine.family() == EngineFamily::Portable;
+        let some = golden.iter().filter(|golden| !is_portable || golden.tokens <= 3);
+        let golden: Vec<&Golden> = some.step_by(if is_portable { 1 } else { 8 }).collect();
         assert!(golden.len() >= 3, "{} texts", golden.len());
         let embeddings =
             embedder.embed(&golden.iter().map(|g| g.text.as_str()).collect::<Vec<_>>(), Asker::lookup(&me())).await;
