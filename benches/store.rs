@@ -300,10 +300,10 @@ fn partitions(count: u64) {
     assert_eq!(bytes.partitions as u64, count);
 }
 
-/// Clusters of a hundred in a space of few dimensions, with a little noise in all of them: so do the vectors of real
+/// A thousand clusters in a space of few dimensions, with a little noise in all of them: so do the vectors of real
 /// questions lie.
 fn vector(n: u64) -> Embedding {
-    let mut centre = fastrand::Rng::with_seed(n / 100);
+    let mut centre = fastrand::Rng::with_seed(n % 1000);
     let mut own = fastrand::Rng::with_seed(n ^ 0x5DEE_CE66);
     let mut values: Vec<f32> = (0..DIMENSIONS).map(|_| 0.2 * (own.f32() - 0.5)).collect();
     for direction in DIRECTIONS.iter() {

@@ -46,6 +46,28 @@ async fn terms_tighten_and_never_loosen() {
     check(PASSWORD, json!({"searchStrategies": ["semantic"]}), json!("semantic"), none).await;
 }
 
+/// All of these are nearer to what is stored than the default threshold asks for.
+#[tokio::test]
+async fn what_is_near_and_another_question_is_a_miss_that_says_why() {
+    let home = Home::new();
+    let server = home.serve(&[]).await;
+    let client = server.client("");
+    let check = async |stored: &str, asked: &str, reason: Value| {
+        let entry = client.insert(&json!({"prompt": stored, "response": "So."})).await;
+        let answer = client.search(&json!({"prompt": asked})).await;
+        assert_eq!(answer["reason"], reason, "{asked}: {answer}");
+        if !reason.is_null() {
+            assert_eq!((&answer["nearest"]["id"], &answer["nearest"]["reason"]), (&entry, &reason), "{answer}");
+        }
+    };
+    check("Is aspirin safe during pregnancy?", "Is aspirin not safe during pregnancy?", json!("negation_differs"))
+        .await;
+    check("How do I pay 5 dollars in advance?", "How do I pay 50 dollars in advance?", json!("number_differs")).await;
+    check("Where is order #K-20418 now?", "Where is order #K-20419 now?", json!("id_differs")).await;
+    check("Which trains go from Graz to Linz?", "Which trains go from Linz to Graz?", json!("order_differs")).await;
+    check("Which plates are made of oak?", "What plates are made of oak?", Value::Null).await;
+}
+
 #[tokio::test]
 async fn up_to_limit_matches_come_best_first() {
     let home = Home::new();

@@ -66,15 +66,17 @@ impl Builder {
                     let hopeless = missed.len() * 2 >= self.flat_max;
                     self.put_in(large, &plan, segment, &missed, origins);
                     if hopeless {
-                        // They would ask for the next build at once, and come out of it as they are.
+                        // They would ask for the next build at once, and come out of it as they are. Among more rows
+                        // they may be reached.
                         tracing::warn!(partition = ?large.partition, missed = missed.len(), "many rows stay scanned");
-                        large.desk.lock().unbuildable = true;
+                        let mut desk = large.desk.lock();
+                        desk.barren_until = desk.live * 2;
                     }
                 }
                 Ok(None) => return self.give_up(large),
                 Err(_) => {
                     tracing::error!(partition = ?large.partition, "a graph could not be built; the partition is scanned");
-                    large.desk.lock().unbuildable = true;
+                    large.desk.lock().barren_until = usize::MAX;
                     return self.give_up(large);
                 }
             }
@@ -94,7 +96,7 @@ impl Builder {
             self.end(large, view);
             return None;
         }
-        if desk.unbuildable {
+        if desk.live < desk.barren_until {
             return None;
         }
         let full = view.blocks.iter().take_while(|block| block.is_full()).count();

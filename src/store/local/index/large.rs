@@ -41,8 +41,8 @@ pub(super) struct Desk {
     pub(super) gone: bool,
     /// The builder was told, and has not looked yet.
     pub(super) queued: bool,
-    /// A build failed in a way that it would again: the partition stays flat.
-    pub(super) unbuildable: bool,
+    /// A build came to little, as it would again: none is tried before the partition holds so many.
+    pub(super) barren_until: usize,
     /// Cleared rows, to be written again.
     free: Vec<u32>,
     pub(super) build: Option<Build>,
@@ -154,7 +154,8 @@ impl Large {
         places.set(slot, if released { NOWHERE } else { HELD });
         desk.live -= 1;
         let dying = view.segments.iter().any(|segment| is_dying(segment));
-        let look = !desk.queued && desk.build.is_none() && (desk.live == 0 || (dying && !desk.unbuildable));
+        let look =
+            !desk.queued && desk.build.is_none() && (desk.live == 0 || (dying && desk.live >= desk.barren_until));
         desk.queued |= look;
         Removed { released, look }
     }

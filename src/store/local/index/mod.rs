@@ -379,8 +379,7 @@ impl Index {
     }
 }
 
-/// Lets other threads go first, so that searches and inserts do not wait for graphs, and still gets a tenth of a core
-/// that all of them want; threads that this one starts
+/// Lets every other thread go first, so that searches and inserts do not wait for graphs; threads that this one starts
 /// do so too. Only Linux lets a single thread step back.
 fn step_back() {
     #[cfg(target_os = "linux")]
@@ -390,7 +389,7 @@ fn step_back() {
 }
 
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 19;
 
 impl Default for IndexSettings {
     fn default() -> Self {
