@@ -53,7 +53,7 @@ async fn what_is_near_and_another_question_is_a_miss_that_says_why() {
     let server = home.serve(&[]).await;
     let client = server.client("");
     let check = async |stored: &str, asked: &str, reason: Value| {
-        let entry = client.insert(&json!({"prompt": stored, "response": "So."})).await;
+        let entry = json!(client.insert(&json!({"prompt": stored, "response": "So."})).await);
         let answer = client.search(&json!({"prompt": asked})).await;
         assert_eq!(answer["reason"], reason, "{asked}: {answer}");
         if !reason.is_null() {
