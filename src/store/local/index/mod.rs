@@ -379,8 +379,8 @@ impl Index {
     }
 }
 
-/// Lets every other thread go first, so that searches and inserts do not wait for graphs; threads that this one starts
-/// do so too. Only Linux lets a single thread step back.
+/// Lets other threads go first, so that searches and inserts hardly wait for graphs, and keeps a tenth of a busy core, so
+/// that graphs come about at all. Threads that this one starts do the same. Only Linux lets a single thread step back.
 fn step_back() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
@@ -389,7 +389,7 @@ fn step_back() {
 }
 
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 19;
+const NICENESS: i32 = 10;
 
 impl Default for IndexSettings {
     fn default() -> Self {
