@@ -62,7 +62,7 @@ async fn what_is_near_and_another_question_is_a_miss_that_says_why() {
     };
     check("Is aspirin safe during pregnancy?", "Is aspirin not safe during pregnancy?", json!("negation_differs"))
         .await;
-    check("How do I pay 5 dollars in advance?", "How do I pay 50 dollars in advance?", json!("number_differs")).await;
+    check("Can I heat this soup for 5 minutes?", "Can I heat this soup for 15 minutes?", json!("number_differs")).await;
     check("Where is order #K-20418 now?", "Where is order #K-20419 now?", json!("id_differs")).await;
     check("Which trains go from Graz to Linz?", "Which trains go from Linz to Graz?", json!("order_differs")).await;
     check("Which plates are made of oak?", "What plates are made of oak?", Value::Null).await;
