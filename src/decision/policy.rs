@@ -101,11 +101,16 @@ impl Policy {
             Some(Reason::LowProbability)
         } else if candidate.entry.text == text {
             None
+        } else if text.len().max(candidate.entry.text.len()) > COMPARED_BYTES_MAX {
+            Some(Reason::TooLong)
         } else {
             guards.refusal(read, &guards.read(&candidate.entry.text), candidate.similarity)
         }
     }
 }
+
+/// Longer texts are not compared word by word: what that takes grows faster than they do.
+const COMPARED_BYTES_MAX: usize = 16 << 10;
 
 /// How an upstream said that it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

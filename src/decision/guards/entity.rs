@@ -25,7 +25,8 @@ pub fn contrasts(pair: &Pair<'_>) -> usize {
 /// Names whose words only one side has.
 pub fn unmatched(pair: &Pair<'_>) -> Sides {
     let count = |text: &Text, only: &[usize], other: &Text, others: &[usize]| {
-        only.iter().filter(|at| text.is_name(**at) && !is_abbreviated(text, **at, other, others)).count()
+        let names = only.iter().filter(|at| text.is_name(**at)).take(COMPARED_MOST);
+        names.filter(|at| !is_abbreviated(text, **at, other, others)).count()
     };
     Sides {
         new: count(pair.new, &pair.only_new, pair.old, &pair.only_old),
@@ -39,7 +40,7 @@ fn is_abbreviated(text: &Text, at: usize, other: &Text, others: &[usize]) -> boo
     if text.tokens[at].is_upper && (2..=6).contains(&word.len()) && word.is_ascii() {
         return is_spelt_out(word, other);
     }
-    let acronyms = others.iter().filter(|other_at| other.tokens[**other_at].is_upper);
+    let acronyms = others.iter().filter(|other_at| other.tokens[**other_at].is_upper).take(COMPARED_MOST);
     acronyms.map(|other_at| other.word(*other_at)).any(|acronym| {
         let first = word.as_bytes()[0].to_ascii_uppercase();
         acronym.len() >= 2
@@ -56,3 +57,6 @@ fn is_spelt_out(acronym: &str, text: &Text) -> bool {
         (0..text.tokens.len()).filter(|at| !text.tokens[*at].word.is_function).map(initial).collect();
     initials.windows(acronym.len()).any(|window| window == acronym.as_bytes())
 }
+
+/// Names beyond this many tell nothing more.
+const COMPARED_MOST: usize = 24;

@@ -1,7 +1,7 @@
 //! Differences that change the answer however near two texts are.
 //!
-//! Each guard looks at one sort of difference. What was measured to be certain refuses; the rest only counts against the
-//! score. All are symmetric: exchanging the texts changes no verdict.
+//! Each guard looks at one sort of difference, and refuses what was measured to be certain. Exchanging two texts of
+//! ordinary length changes no verdict.
 
 pub mod date;
 pub mod entity;

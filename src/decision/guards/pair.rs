@@ -162,7 +162,7 @@ impl<'a> Pair<'a> {
         }
         let is_name = self.new.is_name(a) && self.old.is_name(b);
         let is_turned = self.are_opposites(x, y) || is_negated(word, other);
-        !is_turned && (is_misspelt(word, other, is_name) || is_derived(word, other))
+        !is_turned && (is_misspelt(word, other, is_name) || !is_name && is_derived(word, other))
     }
 }
 

@@ -29,6 +29,15 @@ fn what_differs() {
     check("Open on Monday?", "Open on Tuesday?", Reason::DateDiffers);
     check("Call me at 5pm", "Call me at 17:30", Reason::DateDiffers);
     check("Due 2024-03-12", "Due March 13, 2024", Reason::DateDiffers);
+    check("Is the museum open in March?", "Is the museum open on December 3?", Reason::DateDiffers);
+    check("Is \"March\" 12 a holiday?", "Is \"March\" 13 a holiday?", Reason::DateDiffers);
+    check("What is the pH of 0.00001 M HCl?", "What is the pH of 0.00003 M HCl?", Reason::NumberDiffers);
+    check("What is the capital of Niger?", "What is the capital of Nigeria?", Reason::EntityDiffers);
+    check(
+        "Which capital has the river I like best\nParis",
+        "Which capital has the river I like best\nLondon",
+        Reason::EntityDiffers,
+    );
     check("2024年3月12日的新闻", "2024年3月13日的新闻", Reason::DateDiffers);
     check("Where is order #K-20418?", "Where is order #K-20419?", Reason::IdDiffers);
     check("Write to ada@example.com", "Write to bob@example.com", Reason::IdDiffers);

@@ -167,11 +167,13 @@ impl Live {
         owners.numbers.get(owner).map_or(Vec::new(), |number| owners.all[*number as usize].lock().slots.clone())
     }
 
-    /// A slot of a cache or, by the same number of draws, of any; `None` where the draw hit nothing.
+    /// A slot of a cache or of any; `None` where there is none near the draw.
     pub(super) fn one_of(&self, owner: Option<&Owner>, random: u64) -> Option<Slot> {
         let Some(owner) = owner else {
             let bound = self.bound() as u64;
-            return (bound > 0).then(|| (random % bound) as Slot);
+            let mut from = (0..bound.min(CHUNK as u64)).map(|step| (random.wrapping_add(step) % bound) as Slot);
+            // Few of many slots may be in use.
+            return from.find(|slot| self.read(*slot, |_| ()).is_some());
         };
         let owners = self.owners.read();
         let owned = owners.all[*owners.numbers.get(owner)? as usize].lock();

@@ -132,12 +132,21 @@ pub(crate) fn scan(source: &mut Source<'_>) -> Vec<Value> {
     without_crossings(values)
 }
 
-/// Of two that overlap and of which neither holds the other, the second is none.
+/// Of two that overlap and of which neither holds the other, the second is none; a quotation, which says less than what
+/// stands in it, makes way.
 fn without_crossings(values: Vec<Value>) -> Vec<Value> {
     let mut kept: Vec<Value> = Vec::with_capacity(values.len());
     let (mut outer, mut inner) = (0, 0);
     for value in values {
         let crosses = value.start < outer && value.end > outer || value.start < inner;
+        if crosses
+            && kept.last().is_some_and(|last| last.end == outer && matches!(last.kind, Kind::Quoted | Kind::Code))
+        {
+            kept.pop();
+            outer = value.end;
+            kept.push(value);
+            continue;
+        }
         if !crosses {
             if value.start >= outer {
                 outer = value.end;

@@ -28,7 +28,9 @@ fn before_end(source: &mut Source<'_>) -> Option<Value> {
     let line = source.text.rfind('\n')?;
     let from = source.tokens.partition_point(|token| token.start < line);
     let names = source.tokens.len() - from;
-    let is_signed = from > 0 && source.tokens[from.saturating_sub(2)..from].iter().any(|token| token.word.is_signature);
+    let before = source.text[..line].rfind('\n').map_or(0, |end| end + 1);
+    let farewell = &source.tokens[source.tokens.partition_point(|token| token.start < before)..from];
+    let is_signed = farewell.len() <= 4 && farewell.iter().any(|token| token.word.is_signature);
     let all_names = source.tokens[from..].iter().all(|token| is_name(token.is_capital, false));
     (is_signed && (1..=3).contains(&names) && all_names).then(|| mark(source, from, from + names))
 }

@@ -200,7 +200,8 @@ fn value(
         Some(unit) if source.lexicon.unit_name(unit) == "percent" => Kind::Percent,
         Some(_) => Kind::Quantity,
     };
-    let rounded = (number * ROUNDING).round() / ROUNDING;
+    let is_tiny = number.abs() < TINY;
+    let rounded = if is_tiny { number } else { (number * ROUNDING).round() / ROUNDING };
     let mut value = Value::new(kind, start, end, format!("{rounded}"));
     value.unit = unit;
     (value, token_after(source, at, end))
@@ -208,3 +209,6 @@ fn value(
 
 /// A third is written with more or fewer digits.
 const ROUNDING: f64 = 1e4;
+
+/// Below this every digit counts.
+const TINY: f64 = 1e-2;

@@ -225,7 +225,7 @@ impl View {
     /// The `wanted` best by their int8 rows.
     fn candidates(&self, query: &Query, wanted: usize, ef: usize, scratch: &mut Scratch) -> Vec<Slot> {
         let mut best = Best::new(wanted);
-        tail::search(&self.blocks, query, &mut best);
+        tail::search(&self.blocks, query, wanted, &mut best);
         for segment in &self.segments {
             let live = segment.live().max(1) as f32 / segment.len().max(1) as f32;
             let wide = (ef.max(wanted) as f32 / live).ceil() as usize;

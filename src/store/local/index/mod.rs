@@ -383,8 +383,13 @@ impl Index {
 /// that graphs come about at all. Threads that this one starts do the same. Only Linux lets a single thread step back.
 fn step_back() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::warn!(%error, "graphs are built at full priority");
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+
+        let lower = getpriority_process(None).and_then(|own| setpriority_process(None, (own + NICENESS).min(19)));
+        if let Err(error) = lower {
+            tracing::warn!(%error, "graphs are built at the priority of everything else");
+        }
     }
 }
 

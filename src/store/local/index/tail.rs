@@ -27,15 +27,15 @@ struct Rows {
     signs: Vec<[u64; 8]>,
 }
 
-/// The rows nearest to the query, by the rows themselves where there are few, else of those with the most signs in
+/// The `wanted` rows nearest to the query, by the rows themselves where there are few, else of those with the most signs in
 /// common.
-pub(super) fn search(blocks: &[Arc<Block>], query: &Query, best: &mut Best) {
+pub(super) fn search(blocks: &[Arc<Block>], query: &Query, wanted: usize, best: &mut Best) {
     let signs = query.signs();
     if blocks.len() <= SCANNED || signs.len() < WORDS_MIN {
         blocks.iter().for_each(|block| block.scan(query, best));
         return;
     }
-    let mut sieve = Sieve::new(SIFTED.max(blocks.len() * SIFTED_OF_BLOCK));
+    let mut sieve = Sieve::new(SIFTED.max(blocks.len() * SIFTED_OF_BLOCK).max(wanted * 4));
     for (number, block) in blocks.iter().enumerate() {
         block.sift(query, &signs, (number * BLOCK_ROWS) as u32, &mut sieve);
     }

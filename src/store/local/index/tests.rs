@@ -376,3 +376,22 @@ fn partition_of(bytes: [u8; 16]) -> Partition {
     scope[..16].copy_from_slice(&bytes);
     Partition::new(&crate::decision::Fingerprint { scope, exact: [0; 32], template: [0; 32] }, "m")
 }
+
+/// However many that expired lie nearer, also in a long tail.
+#[test]
+fn the_expired_do_not_hide_the_living_in_a_long_tail() {
+    let bench = Bench::new(usize::MAX);
+    let near = point(7, 384);
+    let away = |n: u32, by: f32| {
+        let other = point(u64::from(n) + 900_000, 384);
+        let values = near.as_slice().iter().zip(other.as_slice()).map(|(x, y)| x + by * y);
+        Embedding::new(values.collect()).expect("a vector")
+    };
+    for slot in 0..6000 {
+        bench.insert(partition(1), slot, &if slot < 700 { away(slot, 0.2) } else { point(u64::from(slot), 384) });
+    }
+    bench.insert(partition(1), 6000, &away(6000, 0.5));
+    let fate = |slot: Slot| if slot < 700 { Fate::Expired } else { Fate::Live };
+    let found = bench.index.nearest(partition(1), &near, 1, &fate);
+    assert_eq!(found.last().map(|(slot, _)| *slot), Some(6000), "of {}", found.len());
+}
