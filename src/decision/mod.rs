@@ -7,12 +7,12 @@
 mod canonical;
 mod entry;
 mod fingerprint;
-pub mod guards;
+mod guards;
 mod outcome;
 mod policy;
 mod prompt;
 mod template;
-pub mod text;
+mod text;
 
 pub use entry::{
     Answer, AnswerKind, Candidate, Embedding, Entry, EntryId, InvalidEmbedding, Life, Origin, Probability, Similarity,

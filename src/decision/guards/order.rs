@@ -52,18 +52,6 @@ pub fn is_crossed(pair: &Pair<'_>) -> bool {
         || old.iter().any(|(direction, place)| turned_back(*direction, *place))
 }
 
-/// Share of the shared words of meaning whose neighbour in the one text stands before them in the other.
-pub fn inversions(pair: &Pair<'_>) -> f32 {
-    let mut places: Vec<usize> = Vec::with_capacity(pair.shared);
-    for token in pair.new.tokens.iter().filter(|token| !token.is_value && !token.word.is_function) {
-        if let Ok(found) = pair.old.stems.binary_search_by_key(&token.stem, |(stem, _)| *stem) {
-            places.push(pair.old.stems[found].1 as usize);
-        }
-    }
-    let steps = places.windows(2).filter(|two| two[1] < two[0]).count();
-    steps as f32 / places.len().max(2) as f32
-}
-
 /// Up to two words of meaning behind each word of direction.
 fn ends(text: &Text, pair: &Pair<'_>) -> Vec<(End, WordHash)> {
     let mut ends = Vec::new();
