@@ -12,9 +12,13 @@ use prometheus_client::registry::Registry;
 use crate::clock::Clock;
 use crate::decision::{
     Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Guards, Life, Origin, Partition, Policy,
-    Probability, Prompt, Question, Reason, Similarity, Slots, Source, Tenant, Terms, Tier, Verdict,
+    Probability, Prompt, Question, Reason, Similarity, Slots, Source, Tenant, Terms, Tier, dot, normalise,
 };
+use crate::decision::budget::Budget;
+use crate::decision::budget::tune::Recommendation;
 use crate::embed::{Asker, EmbedError, Embedder};
+use crate::learning::{Choice, Learned, Learning};
+pub use crate::learning::{Compared, Judged, Learnt};
 use crate::metrics::Metrics;
 use crate::store::{Filter, Health, Owner, Removed, Store, StoreError, Usage};
 use crate::tally::{Counts, Tallies};
@@ -26,6 +30,7 @@ pub struct Cache {
     metrics: Metrics,
     tallies: Tallies,
     guards: Guards,
+    learning: Learning,
 }
 
 /// The parts behind the seams.
@@ -108,6 +113,10 @@ pub struct Match {
     pub similarity: Similarity,
     /// Chance that the reuse is right, where it is known.
     pub probability: Option<Probability>,
+    /// By what it was accepted, in `[0, 1]`; 1 where the question is the same.
+    pub score: f64,
+    /// What was decided, where there was something to decide.
+    pub judged: Option<Judged>,
     pub age_ms: u64,
     pub expires_in_ms: u64,
 }
@@ -120,11 +129,21 @@ pub struct Miss {
     pub nearest: Option<Nearest>,
     /// The prompt's vector where it was made, so that an insert need not make it again.
     pub vector: Option<Embedding>,
+    /// The best candidate, if it was not good enough: a fresh answer shows whether it would have been right.
+    pub judged: Option<Judged>,
+    /// What would have been served, if the cache did not only watch.
+    pub shadow: Option<Box<Match>>,
 }
 
 impl Miss {
     pub fn because(reason: Reason) -> Self {
-        Self { reason, nearest: None, vector: None }
+        Self { reason, nearest: None, vector: None, judged: None, shadow: None }
+    }
+
+    /// A hit of a cache that only watches.
+    fn shadow(found: Match, vector: Option<Embedding>) -> Self {
+        let judged = found.judged;
+        Self { vector, judged, shadow: Some(Box::new(found)), ..Self::because(Reason::Audit) }
     }
 }
 
@@ -165,7 +184,7 @@ impl Cache {
     /// Its metrics go into `registry`.
     pub fn new(parts: Parts, settings: CacheSettings, registry: &mut Registry) -> Self {
         let (metrics, tallies, guards) = (Metrics::register(registry), Tallies::default(), Guards::default());
-        let cache = Self { parts, settings, metrics, tallies, guards };
+        let cache = Self { parts, settings, metrics, tallies, guards, learning: Learning::default() };
         for (owner, _) in cache.parts.store.usage() {
             cache.tallies.create(&owner);
         }
@@ -188,7 +207,13 @@ impl Cache {
     /// Looks the prompt up, and counts what came of it.
     pub async fn lookup(&self, query: &Query) -> Lookup {
         let started = Instant::now();
-        let lookup = self.find(query).await;
+        let lookup = match self.find(query).await {
+            Lookup::Hit(matches) if self.policy(&query.prompt.scope.cache).shadow => match matches.into_iter().next() {
+                Some(found) => Lookup::Miss(Miss::shadow(found, None)),
+                None => Lookup::Miss(Miss::because(Reason::NoCandidate)),
+            },
+            other => other,
+        };
         let tally = self.tallies.of(&owner(&query.prompt));
         match &lookup {
             Lookup::Hit(matches) => {
@@ -287,6 +312,112 @@ impl Cache {
         (usage.unwrap_or_default(), counts.unwrap_or_default())
     }
 
+    /// The entry that a decision was about, if it is still what it was.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn judged(&self, owner: &Owner, judged: &Judged) -> Result<Option<Arc<Entry>>, StoreError> {
+        Ok(self.parts.store.get(judged.entry).await?.filter(|entry| Owner::of(entry) == *owner))
+    }
+
+    /// Learns whether the candidate of an earlier lookup was right; `None` if nobody could tell. `stored` is the entry
+    /// that the fresh answer became.
+    pub fn learn(&self, owner: &Owner, judged: &Judged, is_right: Option<bool>, stored: Option<EntryId>) {
+        let Some(learned) = self.learning.of(owner) else { return };
+        match is_right {
+            Some(is_right) => learned.lock().learn(judged, is_right, stored),
+            None => learned.lock().could_not_tell(),
+        }
+    }
+
+    /// Takes a user's word on an entry's answer: to `prompt`'s text, or, without one, to what it last answered. False
+    /// if there is no such entry.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn feedback(
+        &self,
+        owner: &Owner,
+        id: EntryId,
+        is_right: bool,
+        text: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        let Some(entry) = self.parts.store.get(id).await?.filter(|entry| Owner::of(entry) == *owner) else {
+            return Ok(false);
+        };
+        let learned = self.learning.create(owner, self.policy(&owner.cache));
+        let score = match text.map(normalise) {
+            None => None,
+            Some(text) if text == entry.text => {
+                learned.lock().hear_of_itself(id, is_right);
+                return Ok(true);
+            }
+            Some(text) => self.score(&owner.tenant, &text, &entry).await,
+        };
+        learned.lock().hear(id, score, is_right);
+        Ok(true)
+    }
+
+    /// What the entry's answer scores as one to `text`; `None` if that cannot be said or it would not be served.
+    async fn score(&self, tenant: &Tenant, text: &str, entry: &Entry) -> Option<f64> {
+        let (_, stored) = entry.place.as_ref()?;
+        let embedder = self.parts.embedder.as_ref()?;
+        let vector = embed(embedder.as_ref(), text, Asker::background(tenant)).await.ok()?;
+        let similarity = Similarity::new(dot(vector.as_slice(), stored.as_slice()));
+        self.guards.appraise(&self.guards.read(text), &self.guards.read(&entry.text), similarity).ok()
+    }
+
+    /// How similar two texts are; `None` if they cannot be embedded.
+    pub async fn similarity(&self, tenant: &Tenant, a: &str, b: &str) -> Option<Similarity> {
+        let embedder = self.parts.embedder.as_ref()?;
+        let mut vectors = embedder.embed(&[a, b], Asker::background(tenant)).await.into_iter();
+        let (a, b) = (vectors.next()?.ok()?, vectors.next()?.ok()?);
+        Some(Similarity::new(dot(a.as_slice(), b.as_slice())))
+    }
+
+    /// What a cache learned of its errors; `None` where nothing was decided yet.
+    pub fn learnt(&self, owner: &Owner) -> Option<Learnt> {
+        self.learning.of(owner).map(|learned| learned.lock().learnt())
+    }
+
+    /// The bound that would have kept a budget, on what was compared so far.
+    pub fn recommend(&self, owner: &Owner, budget: Budget) -> Option<Recommendation> {
+        self.learning.of(owner).map(|learned| learned.lock().recommend(budget))
+    }
+
+    /// What every cache learned, to be restored by another process.
+    ///
+    /// # Errors
+    /// It could not be written as JSON.
+    pub fn save_learning(&self) -> serde_json::Result<Vec<u8>> {
+        let mut lines = Vec::new();
+        for owner in self.learning.owners() {
+            if let Some(learned) = self.learning.of(&owner) {
+                let Owner { tenant, cache } = owner;
+                serde_json::to_writer(&mut lines, &(tenant.as_str(), cache.as_str(), &*learned.lock()))?;
+                lines.push(b'\n');
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Takes back what [`save_learning`](Self::save_learning) wrote. What cannot be read is learned anew.
+    ///
+    /// # Errors
+    /// A line is not as it was written; those before it are taken.
+    pub fn restore_learning(&self, lines: &[u8]) -> serde_json::Result<()> {
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let (tenant, cache, learned): (String, CacheName, Learned) = serde_json::from_slice(line)?;
+            let policy = *self.policy(&cache);
+            self.learning.restore(Owner { tenant: Tenant::new(tenant), cache }, learned, &policy);
+        }
+        Ok(())
+    }
+
+    fn is_barred(&self, entry: &Entry) -> bool {
+        self.learning.of(&Owner::of(entry)).is_some_and(|learned| learned.lock().is_barred(entry.id))
+    }
+
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.parts.store
     }
@@ -320,6 +451,9 @@ impl Cache {
         let mut stale = None;
         if query.tiers.exact {
             match self.find_exact(&fingerprint, &query.terms).await {
+                Ok(Exact::Found(found)) if self.is_barred(&found.entry) => {
+                    return Lookup::Miss(Miss::because(Reason::Quarantined));
+                }
                 Ok(Exact::Found(found)) => return Lookup::Hit(vec![found]),
                 Ok(Exact::Stale) => stale = Some(Reason::Expired),
                 Ok(Exact::Absent) => {}
@@ -375,24 +509,45 @@ impl Cache {
         }
         let policy = self.policy(&query.prompt.scope.cache);
         let question = Question { text: &query.prompt.text, slots, guards: &self.guards };
-        let mut matches = Vec::new();
-        let mut rest = candidates.as_slice();
-        while matches.len() < query.limit {
-            match policy.judge(&question, rest, &query.terms, now_ms) {
-                Verdict::Reuse(index) => {
-                    let Candidate { entry, similarity } = rest[index].clone();
-                    matches.push(matched(Tier::Semantic, entry, similarity, now_ms));
-                    rest = &rest[index + 1..];
-                }
-                Verdict::Refuse { reason, nearest } if matches.is_empty() => {
-                    let nearest = nearest.map(|index| &rest[index]);
-                    let nearest = nearest.map(|c| Nearest { id: c.entry.id, similarity: c.similarity, reason });
-                    return Lookup::Miss(Miss { reason: stale.unwrap_or(reason), nearest, vector: Some(vector) });
-                }
-                Verdict::Refuse { .. } => break,
+        let appraisal = policy.appraise(&question, &candidates, &query.terms, now_ms);
+        let learned = self.learning.create(&owner(&query.prompt), policy);
+        let near = |index: usize, reason| {
+            let Candidate { entry, similarity } = &candidates[index];
+            Some(Nearest { id: entry.id, similarity: *similarity, reason })
+        };
+        let of = |id: EntryId| candidates.iter().position(|candidate| candidate.entry.id == id);
+        let scored: Vec<(EntryId, f64)> =
+            appraisal.accepted.iter().map(|(index, score)| (candidates[*index].entry.id, *score)).collect();
+        let draws = [fastrand::f64(), fastrand::f64()];
+        let choice = if scored.is_empty() {
+            learned.lock().pass();
+            None
+        } else {
+            learned.lock().choose(&scored, query.terms.error_max, policy.shadow, draws)
+        };
+        let found = |id: EntryId, probability, judged| -> Option<Match> {
+            let index = of(id)?;
+            let score = appraisal.accepted.iter().find(|(at, _)| *at == index)?.1;
+            let Candidate { entry, similarity } = candidates[index].clone();
+            Some(Match { probability, score, judged, ..matched(Tier::Semantic, entry, similarity, now_ms) })
+        };
+        match choice {
+            Some(Choice::Serve { judged, probability, others }) => {
+                let first = found(judged.entry, Some(probability), Some(judged));
+                let others = others.into_iter().filter_map(|id| found(id, None, None));
+                Lookup::Hit(first.into_iter().chain(others).take(query.limit).collect())
+            }
+            Some(Choice::Refuse { reason, judged, nearest }) => {
+                let nearest = of(nearest).and_then(|index| near(index, reason));
+                let reason = stale.unwrap_or(reason);
+                Lookup::Miss(Miss { nearest, vector: Some(vector), judged, ..Miss::because(reason) })
+            }
+            None => {
+                let (index, reason) = appraisal.refused.unwrap_or((0, Reason::NoCandidate));
+                let nearest = near(index, reason);
+                Lookup::Miss(Miss { nearest, vector: Some(vector), ..Miss::because(stale.unwrap_or(reason)) })
             }
         }
-        Lookup::Hit(matches)
     }
 
     /// The prompt's vector: the caller's, or the embedder's within the caller's patience.
@@ -452,7 +607,11 @@ impl Cache {
         let owners: Vec<Owner> = entries.iter().map(Owner::of).collect();
         // A cache exists from its first write on: before anybody can look for what is written.
         let tallies: Vec<_> = owners.iter().map(|owner| self.tallies.create(owner)).collect();
+        let ids: Vec<EntryId> = entries.iter().map(|entry| entry.id).collect();
         self.parts.store.put(entries).await?;
+        for (owner, id) in owners.iter().zip(ids) {
+            self.learning.of(owner).inspect(|learned| learned.lock().forget(id));
+        }
         tallies.iter().for_each(|tally| tally.insert());
         Ok(())
     }
@@ -465,7 +624,8 @@ impl Cache {
         }
     }
 
-    fn policy(&self, cache: &CacheName) -> &Policy {
+    /// What the operator set for caches of this name.
+    pub fn policy(&self, cache: &CacheName) -> &Policy {
         self.settings.policies.get(cache).unwrap_or(&self.settings.policy)
     }
 }
@@ -497,7 +657,7 @@ fn owner(prompt: &Prompt) -> Owner {
 fn matched(tier: Tier, entry: Arc<Entry>, similarity: Similarity, now_ms: u64) -> Match {
     let probability = (tier == Tier::Exact).then_some(Probability::CERTAIN);
     let (age_ms, expires_in_ms) = (entry.life.age_ms(now_ms), entry.life.expires_ms.saturating_sub(now_ms));
-    Match { tier, entry, similarity, probability, age_ms, expires_in_ms }
+    Match { tier, entry, similarity, probability, score: 1.0, judged: None, age_ms, expires_in_ms }
 }
 
 /// Candidates that are judged: the first may be refused for what a later one is not.

@@ -13,7 +13,8 @@ use http::Uri;
 use toml::{Table, Value};
 
 use crate::cache::CacheSettings;
-use crate::decision::{CacheName, Policy};
+use crate::decision::budget::Budget;
+use crate::decision::{CacheName, Judge, Policy, Similarity};
 use crate::server::{ServeSettings, Tenancy};
 use crate::store::{Durability, Limit, Limits, StoreSettings};
 use crate::upstream::UpstreamSettings;
@@ -184,14 +185,14 @@ impl Config {
     }
 
     fn read_cache(from: &mut Reader<'_>) -> CacheSettings {
-        let policy = from.policy("cache.threshold").unwrap_or_default();
+        let policy = from.policy("cache", Policy::default());
         let ttl = from
             .read("cache.ttl_s", "a number of seconds above 0 and at most 10 years", |v| controls::seconds(number(v)));
         let mut policies = HashMap::new();
         for name in from.names("caches") {
-            let key = format!("caches.{name}.threshold");
+            let own = from.policy(&format!("caches.{name}"), policy);
             match CacheName::parse(&name) {
-                Ok(name) => drop(policies.insert(name, from.policy(&key).unwrap_or(policy))),
+                Ok(name) => drop(policies.insert(name, own)),
                 Err(error) => from.problem(&format!("caches.{name}"), &error.to_string()),
             }
         }
@@ -310,9 +311,36 @@ impl Reader<'_> {
             .unwrap_or(Duration::from_millis(default))
     }
 
-    fn policy(&mut self, key: &str) -> Option<Policy> {
-        let threshold = self.read(key, "a number from 0 to 1", |v| controls::threshold(number(v)))?;
-        Some(Policy { threshold })
+    /// What a section says of how its cache decides; what it does not say is as in `base`.
+    fn policy(&mut self, section: &str, base: Policy) -> Policy {
+        let key = |name: &str| format!("{section}.{name}");
+        let unit = |v: &Value| number(v).filter(|share| (0.0..=1.0).contains(share));
+        let mut share = |name: &str| self.read(&key(name), "a number from 0 to 1", unit);
+        let Budget { max_error, max_error_per_hit } = base.budget;
+        let budget = Budget {
+            max_error: share("max_error").unwrap_or(max_error),
+            max_error_per_hit: share("max_error_per_hit").unwrap_or(max_error_per_hit),
+        };
+        let threshold = share("threshold").map_or(base.threshold, |least| Similarity::new(least as f32));
+        let audit = share("audit").unwrap_or(base.audit);
+        let similarity = share("judge_similarity").map(|least| Similarity::new(least as f32));
+        let shadow = self.read(&key("shadow"), "true or false", Value::as_bool).unwrap_or(base.shadow);
+        let words = ["off", "words", "embedding"];
+        let judge = match self.read(&key("judge"), "one of off, words, embedding", |v| {
+            words.iter().find(|word| v.as_str() == Some(word))
+        }) {
+            Some(&"words") => Judge::Words,
+            Some(&"embedding") => Judge::Embedding(similarity.unwrap_or(Similarity::new(JUDGE_SIMILARITY))),
+            Some(_) => Judge::Nobody,
+            None => match (base.judge, similarity) {
+                (Judge::Embedding(_), Some(similarity)) => Judge::Embedding(similarity),
+                (judge, _) => judge,
+            },
+        };
+        if audit > 0.0 && judge == Judge::Nobody {
+            self.problem(&key("audit"), "needs a judge: set judge to \"words\" or \"embedding\"");
+        }
+        Policy { threshold, budget, shadow, judge, audit }
     }
 
     fn names(&mut self, key: &str) -> Vec<String> {
@@ -337,6 +365,9 @@ impl Reader<'_> {
         }
     }
 }
+
+/// How similar the embeddings of one answer given twice are at least.
+const JUDGE_SIMILARITY: f32 = 0.95;
 
 fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|n| n as f64))

@@ -60,6 +60,7 @@ pub mod decision;
 pub mod cache;
 pub mod clock;
 pub mod metrics;
+mod learning;
 mod renew;
 mod tally;
 

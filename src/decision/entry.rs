@@ -173,6 +173,7 @@ impl Similarity {
 pub struct Probability(f64);
 
 impl Probability {
+    pub const NONE: Probability = Probability(0.0);
     pub const CERTAIN: Probability = Probability(1.0);
 
     /// `None` outside [0, 1] and for not a number.

@@ -4,6 +4,7 @@
 //! every rule here can be stated as a property and tested as one. It does not know where entries are kept, how
 //! text becomes a vector, or which provider spoke.
 
+pub mod budget;
 mod canonical;
 mod entry;
 mod fingerprint;
@@ -11,6 +12,7 @@ mod guards;
 mod outcome;
 mod policy;
 mod prompt;
+mod score;
 mod template;
 mod text;
 
@@ -21,6 +23,7 @@ pub use entry::{
 pub use fingerprint::{Fingerprint, Partition};
 pub use guards::Guards;
 pub use outcome::{Outcome, Reason, Tier};
-pub use policy::{Admission, Finish, Policy, Question, Recording, Terms, Verdict};
+pub use policy::{Admission, Appraisal, Finish, Judge, Policy, Question, Recording, Terms};
 pub use prompt::{Attributes, CacheName, InvalidCacheName, Prompt, Scope, Surface, Tenant, Vars, normalise};
+pub use score::EMBEDDER;
 pub use template::{Slots, Template};

@@ -1,13 +1,13 @@
 //! The two judgements: may this past answer be reused, and may this fresh answer be kept.
 //!
-//! Reuse is decided by a threshold on the cosine similarity, and by guards, which know differences that no similarity
-//! shows: a candidate that a guard refuses makes way for the next. A request may tighten what the operator set and never
-//! loosen it. The probability that a semantic reuse is right is not known to this policy, and it says so: a request
-//! that bounds it is refused rather than guessed at.
+//! A candidate may be refused by the operator's least similarity, by its age, and by guards, which know differences that
+//! no similarity shows; the next one gets its turn. What remains has a score, and whether that is enough is a matter of
+//! the [`budget`](super::budget). A request may tighten what the operator set and never loosen it.
 
 use std::cell::LazyCell;
 use std::ops::Deref;
 
+use super::budget::{Budget, Labels};
 use super::entry::{Candidate, Probability, Similarity};
 use super::guards::Guards;
 use super::outcome::Reason;
@@ -19,12 +19,30 @@ use super::text::Text;
 pub struct Policy {
     /// Least similarity of a semantic hit.
     pub threshold: Similarity,
+    pub budget: Budget,
+    /// Decide and compare, but never serve.
+    pub shadow: bool,
+    /// Who says whether two answers are the same.
+    pub judge: Judge,
+    /// Share of hits whose answer is asked for again in the background.
+    pub audit: f64,
+}
+
+/// Who says whether a fresh answer is the one that a candidate would have given, where the words are not equal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Judge {
+    /// Nobody: it stays unknown, and nothing is learned.
+    Nobody,
+    /// Answers with other words are other answers.
+    Words,
+    /// Answers whose embeddings are at least this similar are the same.
+    Embedding(Similarity),
 }
 
 impl Default for Policy {
-    /// Cosine 0.90.
     fn default() -> Self {
-        Self { threshold: Similarity::new(0.90) }
+        let budget = Budget::default();
+        Self { threshold: Similarity::new(0.0), budget, shadow: false, judge: Judge::Nobody, audit: 0.0 }
     }
 }
 
@@ -47,33 +65,45 @@ pub struct Terms {
     pub age_max_ms: Option<u64>,
 }
 
-/// What became of the candidates.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Verdict {
-    /// Reuse the candidate at this index.
-    Reuse(usize),
-    /// Reuse none; why, and which candidate came nearest.
-    Refuse { reason: Reason, nearest: Option<usize> },
+/// What the rules say of the candidates.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Appraisal {
+    /// Those that no rule refuses, by index, with their score in `[0, 1]`; a score that the text's own entry has is 1.
+    pub accepted: Vec<(usize, f64)>,
+    /// The first that a rule refuses, and which.
+    pub refused: Option<(usize, Reason)>,
 }
 
 impl Policy {
-    /// Judges `candidates`, most similar first, for a question asked at wall-clock time `now_ms`.
-    pub fn judge(&self, question: &Question<'_>, candidates: &[Candidate], terms: &Terms, now_ms: u64) -> Verdict {
+    /// Where labels come from.
+    pub fn labels(&self) -> Labels {
+        match self.judge {
+            Judge::Nobody => Labels::None,
+            Judge::Words | Judge::Embedding(_) if self.audit > 0.0 => Labels::Audit(self.audit),
+            Judge::Words | Judge::Embedding(_) => Labels::Misses,
+        }
+    }
+
+    /// Appraises `candidates`, most similar first, for a question asked at wall-clock time `now_ms`.
+    pub fn appraise(
+        &self,
+        question: &Question<'_>,
+        candidates: &[Candidate],
+        terms: &Terms,
+        now_ms: u64,
+    ) -> Appraisal {
         // Read once, and only if a candidate comes so far.
         let read = LazyCell::new(|| question.guards.read(question.text));
-        let mut first_refusal = None;
+        let mut appraisal = Appraisal::default();
         for (index, candidate) in candidates.iter().enumerate() {
-            match self.refusal(question, &read, candidate, terms, now_ms) {
-                None => return Verdict::Reuse(index),
-                Some(reason) => {
-                    first_refusal.get_or_insert((reason, index));
+            match self.appraise_one(question, &read, candidate, terms, now_ms) {
+                Ok(score) => appraisal.accepted.push((index, score)),
+                Err(reason) => {
+                    appraisal.refused.get_or_insert((index, reason));
                 }
             }
         }
-        match first_refusal {
-            Some((reason, nearest)) => Verdict::Refuse { reason, nearest: Some(nearest) },
-            None => Verdict::Refuse { reason: Reason::NoCandidate, nearest: None },
-        }
+        appraisal
     }
 
     /// Whether an entry of this age may be served at all, however it was found.
@@ -81,30 +111,28 @@ impl Policy {
         life.is_over(now_ms) || terms.age_max_ms.is_some_and(|most| life.age_ms(now_ms) > most)
     }
 
-    fn refusal(
+    fn appraise_one(
         &self,
         question: &Question<'_>,
         read: &impl Deref<Target = Text>,
         candidate: &Candidate,
         terms: &Terms,
         now_ms: u64,
-    ) -> Option<Reason> {
+    ) -> Result<f64, Reason> {
         let Question { text, slots, guards } = *question;
         let least = terms.threshold.map_or(self.threshold.get(), |asked| asked.get().max(self.threshold.get()));
         if candidate.similarity.get() < least {
-            Some(Reason::BelowThreshold)
+            Err(Reason::BelowThreshold)
         } else if Self::is_too_old(&candidate.entry.life, terms, now_ms) {
-            Some(Reason::Expired)
+            Err(Reason::Expired)
         } else if candidate.entry.slots != *slots {
-            Some(Reason::SlotsDiffer)
-        } else if terms.error_max.is_some_and(|most| most < Probability::CERTAIN) {
-            Some(Reason::LowProbability)
+            Err(Reason::SlotsDiffer)
         } else if candidate.entry.text == text {
-            None
+            Ok(1.0)
         } else if text.len().max(candidate.entry.text.len()) > COMPARED_BYTES_MAX {
-            Some(Reason::TooLong)
+            Err(Reason::TooLong)
         } else {
-            guards.refusal(read, &guards.read(&candidate.entry.text), candidate.similarity)
+            guards.appraise(read, &guards.read(&candidate.entry.text), candidate.similarity)
         }
     }
 }
@@ -234,15 +262,19 @@ mod tests {
         candidate(similarity, NOW - 1000, NOW + 1000, Slots::new())
     }
 
-    fn judge(policy: Policy, candidates: &[Candidate], terms: Terms) -> Verdict {
+    fn appraise(policy: Policy, candidates: &[Candidate], terms: Terms) -> Appraisal {
         let (slots, guards) = (Slots::new(), Guards::default());
         let question = Question { text: "the question", slots: &slots, guards: &guards };
-        policy.judge(&question, candidates, &terms, NOW)
+        policy.appraise(&question, candidates, &terms, NOW)
+    }
+
+    fn indices(appraisal: &Appraisal) -> Vec<usize> {
+        appraisal.accepted.iter().map(|(index, _)| *index).collect()
     }
 
     #[test]
     fn guards_refuse_what_is_near_and_the_next_gets_its_turn() {
-        fn check(asked: &str, stored: &[&str], expected: Verdict) {
+        fn check(asked: &str, stored: &[&str], accepted: &[usize], refused: Option<(usize, Reason)>) {
             let candidates: Vec<Candidate> = stored
                 .iter()
                 .map(|text| {
@@ -253,67 +285,78 @@ mod tests {
                 .collect();
             let (slots, guards) = (Slots::new(), Guards::default());
             let question = Question { text: asked, slots: &slots, guards: &guards };
-            let verdict = Policy::default().judge(&question, &candidates, &Terms::default(), NOW);
-            assert_eq!(verdict, expected, "{asked} {stored:?}");
+            let appraisal = Policy::default().appraise(&question, &candidates, &Terms::default(), NOW);
+            assert_eq!((&indices(&appraisal)[..], appraisal.refused), (accepted, refused), "{asked} {stored:?}");
         }
-        let refuse = |reason| Verdict::Refuse { reason, nearest: Some(0) };
-        check("How do I pay 5 dollars?", &["How can I pay 5 dollars?"], Verdict::Reuse(0));
-        check("How do I pay 5 dollars?", &["How do I pay 6 dollars?"], refuse(Reason::NumberDiffers));
-        check("Is it safe to drink?", &["Is it not safe to drink?"], refuse(Reason::NegationDiffers));
-        check("From Rome to Oslo by train", &["From Oslo to Rome by train"], refuse(Reason::OrderDiffers));
-        check("Is it safe?", &["Is it\u{200b} safe?"], refuse(Reason::LossyText));
-        check("Pay 5 dollars", &["Pay 6 dollars", "Pay 5 dollars"], Verdict::Reuse(1));
+        let refused = |reason| Some((0, reason));
+        check("How do I pay 5 dollars?", &["How can I pay 5 dollars?"], &[0], None);
+        check("How do I pay 5 dollars?", &["How do I pay 6 dollars?"], &[], refused(Reason::NumberDiffers));
+        check("Is it safe to drink?", &["Is it not safe to drink?"], &[], refused(Reason::NegationDiffers));
+        check("From Rome to Oslo by train", &["From Oslo to Rome by train"], &[], refused(Reason::OrderDiffers));
+        check("Is it safe?", &["Is it\u{200b} safe?"], &[], refused(Reason::LossyText));
+        check("Pay 5 dollars", &["Pay 6 dollars", "Pay 5 dollars"], &[1], refused(Reason::NumberDiffers));
     }
 
     #[test]
-    fn judging() {
-        fn check(candidates: &[Candidate], terms: Terms, expected: Verdict) {
-            assert_eq!(judge(Policy::default(), candidates, terms), expected);
+    fn appraising() {
+        fn check(candidates: &[Candidate], terms: Terms, accepted: &[usize], refused: Option<(usize, Reason)>) {
+            let policy = Policy { threshold: Similarity::new(0.90), ..Policy::default() };
+            let appraisal = appraise(policy, candidates, terms);
+            assert_eq!((&indices(&appraisal)[..], appraisal.refused), (accepted, refused));
         }
-        let refuse = |reason, nearest| Verdict::Refuse { reason, nearest };
+        let refused = |reason| Some((0, reason));
         let any = Terms::default();
-        check(&[], any, refuse(Reason::NoCandidate, None));
-        check(&[fresh(0.95)], any, Verdict::Reuse(0));
-        check(&[fresh(0.90)], any, Verdict::Reuse(0));
-        check(&[fresh(0.89)], any, refuse(Reason::BelowThreshold, Some(0)));
-        check(&[candidate(0.95, 0, NOW, Slots::new())], any, refuse(Reason::Expired, Some(0)));
+        check(&[], any, &[], None);
+        check(&[fresh(0.95)], any, &[0], None);
+        check(&[fresh(0.90)], any, &[0], None);
+        check(&[fresh(0.89)], any, &[], refused(Reason::BelowThreshold));
+        check(&[candidate(0.95, 0, NOW, Slots::new())], any, &[], refused(Reason::Expired));
         let other = [("name".to_owned(), "Ada".to_owned())].into();
-        check(&[candidate(0.95, 0, NOW + 1, other)], any, refuse(Reason::SlotsDiffer, Some(0)));
-        check(&[candidate(0.97, 0, NOW, Slots::new()), fresh(0.95)], any, Verdict::Reuse(1));
+        check(&[candidate(0.95, 0, NOW + 1, other)], any, &[], refused(Reason::SlotsDiffer));
+        check(&[candidate(0.97, 0, NOW, Slots::new()), fresh(0.95)], any, &[1], refused(Reason::Expired));
         let strict = Terms { threshold: Some(Similarity::new(0.97)), ..any };
-        check(&[fresh(0.95)], strict, refuse(Reason::BelowThreshold, Some(0)));
+        check(&[fresh(0.95)], strict, &[], refused(Reason::BelowThreshold));
         let loose = Terms { threshold: Some(Similarity::new(0.1)), ..any };
-        check(&[fresh(0.5)], loose, refuse(Reason::BelowThreshold, Some(0)));
-        let bounded = Terms { error_max: Probability::new(0.01), ..any };
-        check(&[fresh(0.99)], bounded, refuse(Reason::LowProbability, Some(0)));
+        check(&[fresh(0.5)], loose, &[], refused(Reason::BelowThreshold));
         let young = Terms { age_max_ms: Some(500), ..any };
-        check(&[fresh(0.99)], young, refuse(Reason::Expired, Some(0)));
+        check(&[fresh(0.99)], young, &[], refused(Reason::Expired));
+    }
+
+    #[test]
+    fn labels_come_from_whoever_judges() {
+        let check = |judge, audit, expected| {
+            assert_eq!(Policy { judge, audit, ..Policy::default() }.labels(), expected);
+        };
+        check(Judge::Nobody, 0.1, Labels::None);
+        check(Judge::Words, 0.0, Labels::Misses);
+        check(Judge::Words, 0.1, Labels::Audit(0.1));
+        check(Judge::Embedding(Similarity::new(0.9)), 0.0, Labels::Misses);
     }
 
     proptest! {
         #[test]
         fn tightening_never_turns_a_refusal_into_a_reuse(
             similarities in prop::collection::vec(0.8f32..1.0, 0..4),
-            operator in 0.5f32..1.0, asked in 0f32..1.0, age in prop::option::of(0u64..2000), error in prop::option::of(0f64..=1.0),
+            operator in 0.5f32..1.0, asked in 0f32..1.0, age in prop::option::of(0u64..2000),
         ) {
             let candidates: Vec<_> = similarities.into_iter().map(fresh).collect();
-            let policy = Policy { threshold: Similarity::new(operator) };
-            let terms = Terms { threshold: Some(Similarity::new(asked)), age_max_ms: age, error_max: error.and_then(Probability::new) };
-            let free = judge(policy, &candidates, Terms::default());
-            if let Verdict::Reuse(_) = judge(policy, &candidates, terms) {
-                prop_assert!(matches!(free, Verdict::Reuse(_)));
+            let policy = Policy { threshold: Similarity::new(operator), ..Policy::default() };
+            let terms = Terms { threshold: Some(Similarity::new(asked)), age_max_ms: age, error_max: None };
+            let free = appraise(policy, &candidates, Terms::default()).accepted;
+            for found in appraise(policy, &candidates, terms).accepted {
+                prop_assert!(free.contains(&found));
             }
-            let tighter = Policy { threshold: Similarity::new(operator + 0.05) };
-            if let Verdict::Reuse(_) = judge(tighter, &candidates, terms) {
-                prop_assert!(matches!(judge(policy, &candidates, terms), Verdict::Reuse(_)));
+            let tighter = Policy { threshold: Similarity::new(operator + 0.05), ..policy };
+            for found in appraise(tighter, &candidates, Terms::default()).accepted {
+                prop_assert!(free.contains(&found));
             }
         }
 
         #[test]
         fn expired_is_never_reused(similarity in 0f32..1.0, created in 0..NOW, lived in 0..=NOW) {
             let stale = candidate(similarity, created, created.saturating_add(lived).min(NOW), Slots::new());
-            let verdict = judge(Policy::default(), &[stale], Terms::default());
-            prop_assert!(!matches!(verdict, Verdict::Reuse(_)), "reused an expired entry");
+            let appraisal = appraise(Policy::default(), &[stale], Terms::default());
+            prop_assert!(appraisal.accepted.is_empty(), "accepted an expired entry");
         }
     }
 

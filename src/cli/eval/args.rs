@@ -29,6 +29,10 @@ pub struct EvalArgs {
     #[arg(long, env = "NEARHIT_MAX_ERROR", value_name = "X", value_parser = share, value_delimiter = ',', default_value = "0.01")]
     pub(super) max_error: Vec<f64>,
 
+    /// The other half of the budget: most wrong hits / hits, 0..1; 1 leaves it unbounded, as the curve does.
+    #[arg(long, env = "NEARHIT_MAX_ERROR_PER_HIT", value_name = "X", value_parser = share, default_value_t = 1.0)]
+    pub(super) max_error_per_hit: f64,
+
     /// What the service may learn from on a stream: none, misses, or audit:P (P = share of hits audited).
     #[arg(long, env = "NEARHIT_LABELS", default_value = "none")]
     pub(super) labels: Labels,
@@ -46,7 +50,7 @@ pub struct EvalArgs {
     pub(super) rows: Option<PathBuf>,
 
     /// Least similarity of a semantic hit, -1..1.
-    #[arg(long, env = "NEARHIT_THRESHOLD", value_name = "X", default_value_t = 0.90, value_parser = cosine, allow_negative_numbers = true)]
+    #[arg(long, env = "NEARHIT_THRESHOLD", value_name = "X", default_value_t = 0.0, value_parser = cosine, allow_negative_numbers = true)]
     pub(super) threshold: f32,
 
     /// Embedding model: the name of a bundled or fetched one, or a folder.
@@ -149,9 +153,9 @@ mod tests {
                 .map(|Line { args }| (args.shape, &args.max_error[..], args.labels, args.threshold));
             assert_eq!(seen, expected, "{line}");
         }
-        check("pairs f", Some((Shape::Pairs, &[0.01], Labels::None, 0.9)));
-        check("stream f --max-error 0.02 --max-error 0.05", Some((Shape::Stream, &[0.02, 0.05], Labels::None, 0.9)));
-        check("--labels misses conversations f", Some((Shape::Conversations, &[0.01], Labels::Misses, 0.9)));
+        check("pairs f", Some((Shape::Pairs, &[0.01], Labels::None, 0.0)));
+        check("stream f --max-error 0.02 --max-error 0.05", Some((Shape::Stream, &[0.02, 0.05], Labels::None, 0.0)));
+        check("--labels misses conversations f", Some((Shape::Conversations, &[0.01], Labels::Misses, 0.0)));
         check("stream f --labels audit:0.1 --threshold -1", Some((Shape::Stream, &[0.01], Labels::Audit(0.1), -1.0)));
         check("pairs", None);
         check("triples f", None);

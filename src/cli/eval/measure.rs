@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::args::EvalArgs;
+use super::args::{EvalArgs, Labels};
 use super::memo::MemoEmbedder;
 use super::progress;
 use super::questions::{Trial, texts};
@@ -19,7 +19,8 @@ use super::report::{Chosen, Config, OrderReport, Report, RowReport};
 use super::rows::{self, DatasetError, Row};
 use crate::cli::Failure;
 use crate::cli::settings::read_config;
-use crate::decision::{Policy, Similarity};
+use crate::decision::budget::Budget;
+use crate::decision::{Judge, Policy, Similarity};
 use crate::embed::candle::{Hardware, Wanted};
 use crate::embed::{EmbedSettings, open};
 
@@ -31,27 +32,35 @@ pub(super) async fn measure(args: &EvalArgs) -> anyhow::Result<Report> {
     let trials = Trial::of_all(&rows);
     let workers = workers(args);
     let embedder = Arc::new(embed(args, &trials, workers).await?);
-    let replay = Replay { trials: &trials, embedder: Arc::clone(&embedder) };
+    let replay = Replay { rows: &rows, trials: &trials, embedder: Arc::clone(&embedder) };
 
     let bar = progress::bar("curve", rows.len())?;
-    let nearest = replay.run(Mode::Nearest, &Order::of_file(rows.len()).rows, &bar).await?;
-    let service = Mode::Service(Policy { threshold: Similarity::new(args.threshold) });
+    let nearest = replay.run(Mode::Nearest, &Order::of_file(rows.len()).rows, args.seed, &bar).await?;
     let mut orders = Vec::new();
-    let mut first: Option<Vec<Decision>> = None;
+    // What the service did with each row in the file's order, by budget.
+    let mut service: Vec<Vec<Decision>> = Vec::new();
     for number in 0..args.orders {
         let order =
             if number == 0 { Order::of_file(rows.len()) } else { Order::shuffled(rows.len(), args.seed, number) };
-        let decisions = replay.run(service, &order.rows, &progress::bar("service", rows.len())?).await?;
-        orders.push(OrderReport { order: number, seed: order.seed, chosen: chosen(args, &rows, &decisions) });
-        first.get_or_insert(decisions);
+        let mut chosen = Vec::new();
+        for max_error in &args.max_error {
+            let bar = progress::bar("service", rows.len())?;
+            let seed = args.seed.wrapping_add(u64::from(number));
+            let decisions = replay.run(Mode::Service(policy(args, *max_error)), &order.rows, seed, &bar).await?;
+            chosen.push(Chosen::of(*max_error, &rows, &decisions));
+            if number == 0 {
+                service.push(decisions);
+            }
+        }
+        orders.push(OrderReport { order: number, seed: order.seed, chosen });
     }
-    let service = first.context("no order was run")?;
 
     if let Some(file) = rows_file {
         write_rows(file, args, &rows, &nearest, &service).context("could not write the rows file")?;
     }
     let config = Config::of(args, workers, &embedder);
-    Ok(Report::of(config, &rows, &nearest, &service, orders))
+    let first = service.first().context("no budget was run")?;
+    Ok(Report::of(config, &rows, &nearest, first, orders))
 }
 
 /// An order of the rows.
@@ -98,10 +107,15 @@ async fn embed(args: &EvalArgs, trials: &[Trial], workers: usize) -> anyhow::Res
     Ok(memo)
 }
 
-/// The same for every budget: this version's policy is a threshold and learns nothing, so neither the budget nor the
-/// labels change what it does, and one run answers for all of them.
-fn chosen(args: &EvalArgs, rows: &[Row], decisions: &[Decision]) -> Vec<Chosen> {
-    args.max_error.iter().map(|max_error| Chosen::of(*max_error, rows, decisions)).collect()
+/// The service's policy at a budget. On a stream it may learn as the labels say; elsewhere rows are alone.
+fn policy(args: &EvalArgs, max_error: f64) -> Policy {
+    let budget = Budget { max_error, max_error_per_hit: args.max_error_per_hit };
+    let (judge, audit) = match args.labels {
+        Labels::None => (Judge::Nobody, 0.0),
+        Labels::Misses => (Judge::Words, 0.0),
+        Labels::Audit(share) => (Judge::Words, share),
+    };
+    Policy { threshold: Similarity::new(args.threshold), budget, shadow: false, judge, audit }
 }
 
 fn workers(args: &EvalArgs) -> usize {
@@ -133,10 +147,11 @@ fn write_rows(
     args: &EvalArgs,
     rows: &[Row],
     nearest: &[Decision],
-    service: &[Decision],
+    service: &[Vec<Decision>],
 ) -> anyhow::Result<()> {
-    for (row, (nearest, service)) in rows.iter().zip(nearest.iter().zip(service)) {
-        serde_json::to_writer(&mut file, &RowReport::of(row, rows, nearest, service, &args.max_error))?;
+    for (number, (row, nearest)) in rows.iter().zip(nearest).enumerate() {
+        let service = args.max_error.iter().zip(service).map(|(max_error, decisions)| (*max_error, &decisions[number]));
+        serde_json::to_writer(&mut file, &RowReport::of(row, rows, nearest, service))?;
         writeln!(file)?;
     }
     Ok(file.flush()?)

@@ -1,9 +1,10 @@
 //! What does the cache make of the rows, one after the other?
 //!
 //! It is the service's own cache over its own local store, in a temporary folder; only the embedder is a memo. An
-//! entry's answer is the number of the row it was stored for, so what is counted is the answer that was served. It
-//! does not know labels.
+//! entry's answer is the number of the row it was stored for, so what is counted is the answer that was served. Labels
+//! are seen only where the service would have seen a fresh answer, and only after the decision.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,13 +15,16 @@ use prometheus_client::registry::Registry;
 
 use super::memo::MemoEmbedder;
 use super::questions::{Question, Trial};
-use crate::cache::{Cache, CacheSettings, Lookup, NewEntry, Parts, Query};
+use super::rows::Row;
+use crate::cache::{Cache, CacheSettings, Judged, Lookup, NewEntry, Parts, Query};
 use crate::clock::{Clock, ManualClock};
-use crate::decision::{Answer, AnswerKind, Embedding, Outcome, Policy, Reason, Similarity, Tier};
-use crate::store::{Durability, Limits, StoreSettings, open};
+use crate::decision::budget::{Budget, Labels};
+use crate::decision::{Answer, AnswerKind, Embedding, EntryId, Outcome, Policy, Reason, Similarity, Tier};
+use crate::store::{Durability, Limits, Owner, StoreSettings, open};
 
 /// Rows of a dataset to put to an empty cache.
 pub(super) struct Replay<'a> {
+    pub(super) rows: &'a [Row],
     pub(super) trials: &'a [Trial],
     pub(super) embedder: Arc<MemoEmbedder>,
 }
@@ -40,29 +44,45 @@ pub(super) struct Decision {
     pub(super) outcome: Outcome,
     /// Of a miss or bypass.
     pub(super) reason: Option<Reason>,
-    /// Similarity of what was served.
+    /// Acceptance score of what was served.
     pub(super) score: Option<f32>,
     /// Number of the row whose answer was served.
     pub(super) served: Option<usize>,
     /// What the lookup took, the text's embedding included; absent for a bypass.
     pub(super) took: Option<Duration>,
+    /// Whether the hit was checked against its label.
+    pub(super) is_audited: bool,
+}
+
+/// An empty cache, and which row each of its entries was stored for.
+struct Filling {
+    cache: Cache,
+    rows: HashMap<EntryId, usize>,
 }
 
 impl Replay<'_> {
-    /// Puts the rows to an empty cache in this order. The decisions are in the order of the rows.
+    /// Puts the rows to an empty cache in this order; `seed` is of what the service leaves to chance. The decisions are
+    /// in the order of the rows.
     ///
     /// # Errors
     /// The temporary store could not be opened, written or removed.
-    pub(super) async fn run(&self, mode: Mode, order: &[usize], bar: &ProgressBar) -> anyhow::Result<Vec<Decision>> {
+    pub(super) async fn run(
+        &self,
+        mode: Mode,
+        order: &[usize],
+        seed: u64,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<Vec<Decision>> {
         let folder = tempfile::tempdir().context("could not make a temporary folder")?;
-        let cache = self.cache(mode, folder.path())?;
+        let mut filling = Filling { cache: self.cache(mode, folder.path())?, rows: HashMap::new() };
         let mut decisions: Vec<Option<Decision>> = vec![None; self.trials.len()];
+        fastrand::seed(seed);
         for &row in order {
-            decisions[row] = Some(self.decide(&cache, mode, row).await?);
+            decisions[row] = Some(self.decide(&mut filling, mode, row).await?);
             bar.inc(1);
         }
         bar.finish_and_clear();
-        drop(cache);
+        drop(filling);
         folder.close().context("could not remove the temporary folder")?;
         decisions.into_iter().collect::<Option<Vec<_>>>().context("the order leaves out a row")
     }
@@ -78,16 +98,21 @@ impl Replay<'_> {
         let store = open(&settings, Arc::clone(&clock))?;
         let parts = Parts { store, embedder: Some(Arc::clone(&self.embedder) as _), clock };
         let policy = match mode {
-            Mode::Nearest => Policy { threshold: Similarity::new(-1.0) },
+            Mode::Nearest => Policy {
+                threshold: Similarity::new(-1.0),
+                budget: Budget { max_error: 1.0, max_error_per_hit: 1.0 },
+                ..Policy::default()
+            },
             Mode::Service(policy) => policy,
         };
         Ok(Cache::new(parts, CacheSettings { policy, ..CacheSettings::default() }, &mut Registry::default()))
     }
 
-    async fn decide(&self, cache: &Cache, mode: Mode, row: usize) -> anyhow::Result<Decision> {
+    async fn decide(&self, filling: &mut Filling, mode: Mode, row: usize) -> anyhow::Result<Decision> {
+        let Filling { cache, rows } = filling;
         let trial = &self.trials[row];
         if let Some(earlier) = &trial.earlier {
-            cache.insert(new_entry(earlier, row, None)).await?;
+            rows.insert(cache.insert(new_entry(earlier, row, None)).await?.id, row);
         }
         let asked = match &trial.asked {
             Ok(asked) => asked,
@@ -103,20 +128,34 @@ impl Replay<'_> {
             _ => self.embedder.took(&asked.text_embedded()),
         };
         let decision = Decision { took: Some(took + embedding), ..Decision::of(&lookup)? };
-        let vector = match lookup {
-            Lookup::Hit(_) => None,
-            Lookup::Miss(miss) => miss.vector,
+        let (vector, judged) = match lookup {
+            Lookup::Hit(matches) => (None, matches.first().and_then(|first| first.judged).filter(Judged::is_audited)),
+            Lookup::Miss(miss) => (miss.vector, miss.judged),
         };
+        let mut stored = None;
         if trial.is_shared && (mode == Mode::Nearest || decision.outcome == Outcome::Miss) {
-            cache.insert(new_entry(asked, row, vector)).await?;
+            let id = cache.insert(new_entry(asked, row, vector)).await?.id;
+            rows.insert(id, row);
+            stored = Some(id);
         }
-        Ok(decision)
+        let labels = match mode {
+            Mode::Nearest => Labels::None,
+            Mode::Service(policy) => policy.labels(),
+        };
+        if let Some(judged) = judged.filter(|_| trial.is_shared && labels != Labels::None) {
+            let candidate = rows.get(&judged.entry).map(|candidate| &self.rows[*candidate]);
+            let scope = &asked.prompt.scope;
+            let owner = Owner { tenant: scope.tenant.clone(), cache: scope.cache.clone() };
+            cache.learn(&owner, &judged, self.rows[row].is_right(candidate), stored);
+        }
+        let is_audited = judged.is_some() && decision.outcome == Outcome::Hit;
+        Ok(Decision { is_audited, ..decision })
     }
 }
 
 impl Decision {
     fn bypass(reason: Reason) -> Self {
-        Self { outcome: Outcome::Bypass, reason: Some(reason), score: None, served: None, took: None }
+        Self { outcome: Outcome::Bypass, reason: Some(reason), score: None, served: None, took: None, is_audited: false }
     }
 
     fn of(lookup: &Lookup) -> anyhow::Result<Self> {
@@ -124,11 +163,18 @@ impl Decision {
             Lookup::Hit(matches) => {
                 let served = matches.first().context("a hit without a match")?;
                 let row = served.entry.answer.body.parse().context("an answer that was not stored here")?;
-                let score = Some(served.similarity.get());
-                Self { outcome: Outcome::Hit, reason: None, score, served: Some(row), took: None }
+                let score = Some(served.score as f32);
+                Self {
+                    outcome: Outcome::Hit,
+                    reason: None,
+                    score,
+                    served: Some(row),
+                    took: None,
+                    is_audited: false,
+                }
             }
             Lookup::Miss(miss) => {
-                Self { outcome: Outcome::Miss, reason: Some(miss.reason), score: None, served: None, took: None }
+                Self { outcome: Outcome::Miss, reason: Some(miss.reason), score: None, served: None, took: None, is_audited: false }
             }
         })
     }

@@ -15,7 +15,7 @@ use super::curve::{Point, Scored, Sweep, ratio};
 use super::memo::MemoEmbedder;
 use super::replay::Decision;
 use super::rows::{Balance, Row};
-use crate::decision::Outcome;
+use crate::decision::{Outcome, Reason};
 
 /// Everything measured of a dataset.
 #[derive(Debug, Clone, Serialize)]
@@ -96,8 +96,9 @@ pub(super) struct Config {
     /// The embedder's fingerprint.
     pub(super) model: String,
     pub(super) dimensions: usize,
-    /// This version's policy does not learn: neither the labels nor the budget change what it does.
-    pub(super) policy: &'static str,
+    /// Of wrong hits / hits.
+    pub(super) max_error_per_hit: f64,
+    /// Least similarity.
     pub(super) threshold: f32,
     pub(super) labels: Labels,
     pub(super) store: &'static str,
@@ -125,7 +126,7 @@ pub(super) struct RowReport<'a> {
 struct RowChosen<'a> {
     max_error: f64,
     outcome: Outcome,
-    reason: Option<crate::decision::Reason>,
+    reason: Option<Reason>,
     served: Option<&'a Value>,
 }
 
@@ -172,7 +173,9 @@ impl Chosen {
         rows.iter().zip(decisions).for_each(|(row, decision)| total.count(row, rows, decision));
         let KindReport { n, hits, correct, wrong } = total;
         let error_rate = Balance::of(rows).is_known().then(|| ratio(wrong, n));
-        Self { max_error, hits, correct, wrong, hit_rate: ratio(hits, n), error_rate, explored: 0, audited: 0 }
+        let explored = decisions.iter().filter(|decision| decision.reason == Some(Reason::Explore)).count();
+        let audited = decisions.iter().filter(|decision| decision.is_audited).count();
+        Self { max_error, hits, correct, wrong, hit_rate: ratio(hits, n), error_rate, explored, audited }
     }
 }
 
@@ -197,7 +200,7 @@ impl Config {
             dataset: dataset(&args.file),
             model: embedder.model().to_owned(),
             dimensions: embedder.dimensions(),
-            policy: "threshold",
+            max_error_per_hit: args.max_error_per_hit,
             threshold: args.threshold,
             labels: args.labels,
             store: "local",
@@ -213,12 +216,19 @@ impl Config {
 }
 
 impl<'a> RowReport<'a> {
-    /// The service does the same at each of the budgets.
-    pub(super) fn of(row: &'a Row, rows: &'a [Row], nearest: &Decision, service: &Decision, budgets: &[f64]) -> Self {
+    /// `service` is what the service did at each budget.
+    pub(super) fn of<'d>(
+        row: &'a Row,
+        rows: &'a [Row],
+        nearest: &Decision,
+        service: impl Iterator<Item = (f64, &'d Decision)>,
+    ) -> Self {
         let id = |decision: &Decision| decision.served.map(|number| &rows[number].id);
-        let Decision { outcome, reason, .. } = *service;
-        let chosen = |max_error: &f64| RowChosen { max_error: *max_error, outcome, reason, served: id(service) };
-        Self { id: &row.id, score: nearest.score, candidate: id(nearest), chosen: budgets.iter().map(chosen).collect() }
+        let chosen = |(max_error, decision): (f64, &Decision)| {
+            let Decision { outcome, reason, .. } = *decision;
+            RowChosen { max_error, outcome, reason, served: id(decision) }
+        };
+        Self { id: &row.id, score: nearest.score, candidate: id(nearest), chosen: service.map(chosen).collect() }
     }
 }
 
@@ -267,7 +277,6 @@ const BUDGETS: [(&str, f64); 4] = [("0.005", 0.005), ("0.01", 0.01), ("0.02", 0.
 mod tests {
     use super::super::rows::Content;
     use super::*;
-    use crate::decision::Reason;
 
     #[test]
     fn percentiles() {
@@ -296,8 +305,15 @@ mod tests {
         };
         let rows = [row(Some("c"), "k"), row(Some("c"), "k"), row(Some("d"), "l"), row(None, "l")];
         let miss =
-            Decision { outcome: Outcome::Miss, reason: Some(Reason::Empty), score: None, served: None, took: None };
-        let hit = Decision { outcome: Outcome::Hit, reason: None, score: Some(0.9), served: Some(0), took: None };
+            Decision {
+                outcome: Outcome::Miss,
+                reason: Some(Reason::Empty),
+                score: None,
+                served: None,
+                took: None,
+                is_audited: false,
+            };
+        let hit = Decision { outcome: Outcome::Hit, reason: None, score: Some(0.9), served: Some(0), ..miss };
         let decisions = [miss, hit, hit, hit];
         let chosen = Chosen::of(0.01, &rows, &decisions);
         assert_eq!((chosen.hits, chosen.correct, chosen.wrong), (3, 1, 1));
@@ -306,7 +322,7 @@ mod tests {
         let seen: Vec<_> = kinds.iter().map(|(kind, k)| (kind.as_str(), k.n, k.hits, k.correct, k.wrong)).collect();
         assert_eq!(seen, [("k", 2, 1, 1, 0), ("l", 2, 2, 0, 1)]);
         assert_eq!(misses(&decisions), [("empty", 1)].into());
-        let line = serde_json::to_string(&RowReport::of(&rows[2], &rows, &hit, &miss, &[0.01])).expect("JSON");
+        let line = serde_json::to_string(&RowReport::of(&rows[2], &rows, &hit, [(0.01, &miss)].into_iter())).expect("JSON");
         let chosen = r#"[{"max_error":0.01,"outcome":"miss","reason":"empty","served":null}]"#;
         assert_eq!(line, format!(r#"{{"id":"l","score":0.9,"candidate":"k","chosen":{chosen}}}"#));
     }

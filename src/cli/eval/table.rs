@@ -74,8 +74,12 @@ fn curve(f: &mut Formatter<'_>, points: &[Point]) -> fmt::Result {
 }
 
 fn service(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
-    writeln!(f, "\nservice ({} {}, labels {})", report.config.policy, report.config.threshold, report.config.labels)?;
-    writeln!(f, "{:>12}{:>8}{:>8}{:>8}{:>12}{:>12}", "max error", "hits", "right", "wrong", "hit rate", "error rate")?;
+    writeln!(f, "\nservice (labels {})", report.config.labels)?;
+    writeln!(
+        f,
+        "{:>12}{:>8}{:>8}{:>8}{:>12}{:>12}{:>10}{:>10}",
+        "max error", "hits", "right", "wrong", "hit rate", "error rate", "explored", "audited"
+    )?;
     for chosen in &report.chosen {
         chosen_line(f, chosen)?;
     }
@@ -90,9 +94,13 @@ fn service(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
 }
 
 fn chosen_line(f: &mut Formatter<'_>, chosen: &Chosen) -> fmt::Result {
-    let Chosen { max_error, hits, correct, wrong, hit_rate, error_rate, explored: _, audited: _ } = chosen;
+    let Chosen { max_error, hits, correct, wrong, hit_rate, error_rate, explored, audited } = chosen;
     let error_rate = error_rate.map_or_else(|| "-".to_owned(), percent);
-    writeln!(f, "{max_error:>12}{hits:>8}{correct:>8}{wrong:>8}{:>12}{error_rate:>12}", percent(*hit_rate))
+    let hit_rate = percent(*hit_rate);
+    writeln!(
+        f,
+        "{max_error:>12}{hits:>8}{correct:>8}{wrong:>8}{hit_rate:>12}{error_rate:>12}{explored:>10}{audited:>10}"
+    )
 }
 
 fn kinds(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {

@@ -12,11 +12,12 @@ pub mod negation;
 pub mod number;
 pub mod order;
 pub mod pair;
+pub mod quantifier;
 
 use self::pair::Pair;
 use super::text::Text;
 use super::text::lexicon::Lexicon;
-use super::{Reason, Similarity};
+use super::{Reason, Similarity, score};
 
 /// All guards, and the word lists that they read texts by.
 #[derive(Debug)]
@@ -37,10 +38,18 @@ impl Guards {
         Text::read(text, &self.lexicon)
     }
 
-    /// Why the answer to `old` is none to `new`, however similar they are; the first guard that refuses says it.
-    pub fn refusal(&self, new: &Text, old: &Text, similarity: Similarity) -> Option<Reason> {
+    /// How likely the answer to `old` fits `new`, in `[0, 1]` and to be calibrated, or why it is none however similar
+    /// they are; the first guard that refuses says it.
+    ///
+    /// # Errors
+    /// A guard refuses.
+    pub fn appraise(&self, new: &Text, old: &Text, similarity: Similarity) -> Result<f64, Reason> {
         let pair = Pair::new(new, old, &self.lexicon);
-        refusal(&pair).or_else(|| lossy::is_blind(&pair, similarity.get()).then_some(Reason::LossyText))
+        match refusal(&pair) {
+            Some(reason) => Err(reason),
+            None if lossy::is_blind(&pair, similarity.get()) => Err(Reason::LossyText),
+            None => Ok(score::score(similarity.get(), &pair)),
+        }
     }
 }
 

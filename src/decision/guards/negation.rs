@@ -19,6 +19,11 @@ pub fn is_turned(pair: &Pair<'_>) -> bool {
     (denials(pair.new, pair) + denials(pair.old, pair) + pair.opposites) % 2 == 1
 }
 
+/// Whether the texts deny a different number of times, or opposites stand against each other.
+pub fn is_touched(pair: &Pair<'_>) -> bool {
+    denials(pair.new, pair) != denials(pair.old, pair) || pair.opposites > 0
+}
+
 fn denials(text: &Text, pair: &Pair<'_>) -> usize {
     let spaced = text.tokens.iter().enumerate().filter(|(at, token)| token.word.is_negation && !is_neutral(text, *at));
     let spaced = spaced.count();

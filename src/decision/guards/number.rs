@@ -35,3 +35,15 @@ pub fn operators_differ(pair: &Pair<'_>) -> bool {
     let calculates = |text: &Text| text.values.iter().filter(|value| value.kind.is_numeric()).count() > 1;
     differs && calculates(pair.new) && calculates(pair.old)
 }
+
+/// The same numbers in another order.
+pub fn order_differs(pair: &Pair<'_>) -> bool {
+    let numbers = |text: &'_ Text| text.values.iter().filter(|value| value.kind.is_numeric()).count();
+    if numbers(pair.new) < 2 || numbers(pair.new) != numbers(pair.old) || unmatched(pair).any() {
+        return false;
+    }
+    let numeric = |value: &&Value| value.kind.is_numeric();
+    let in_new = pair.new.values.iter().filter(numeric);
+    let in_old = pair.old.values.iter().filter(numeric);
+    in_new.zip(in_old).any(|(a, b)| !a.equals(b))
+}

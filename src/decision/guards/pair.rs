@@ -51,6 +51,12 @@ impl<'a> Pair<'a> {
         Sides { new: count(self.new, &self.only_new), old: count(self.old, &self.only_old) }
     }
 
+    /// Words without a meaning of their own that only one side has.
+    pub fn function_words(&self) -> usize {
+        let count = |text: &Text, only: &[usize]| only.iter().filter(|at| !is_content(text, **at)).count();
+        count(self.new, &self.only_new) + count(self.old, &self.only_old)
+    }
+
     /// Two long texts that share less than half of their words of meaning: one story told twice, where a number or a
     /// denial more is often only more said.
     pub fn is_retold(&self) -> bool {

@@ -1,0 +1,337 @@
+//! What each cache learned of its own errors.
+//!
+//! Pure decisions come from [`budget`](crate::decision::budget); here they meet the entries of a running service. A
+//! cache that nobody wrote to has learned nothing and costs nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+
+use crate::decision::budget::tune::{Recommendation, Sample, recommend};
+use crate::decision::budget::{Action, Bin, Bound, Budget, Decision, EntryRecord, RecordSettings, Report};
+use crate::decision::{EntryId, Policy, Probability, Reason};
+use crate::store::Owner;
+
+/// What all caches learned.
+#[derive(Debug, Default)]
+pub(crate) struct Learning(RwLock<HashMap<Owner, Arc<Mutex<Learned>>>>);
+
+/// What one cache learned.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Learned {
+    bound: Bound,
+    records: Records,
+    /// Candidates that were compared with a fresh answer, oldest first.
+    log: VecDeque<Logged>,
+    /// Requests that came so far as a decision.
+    requests: u64,
+    /// Fresh answers equal to what was held back, and others.
+    compared: Compared,
+    /// The score at which each of the entries last served was.
+    #[serde(skip)]
+    served: VecDeque<(EntryId, Judged)>,
+}
+
+/// A candidate with what became of it: kept until it is known whether it was right.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Judged {
+    pub entry: EntryId,
+    pub score: f64,
+    pub decision: Decision,
+    /// Chance that candidates like this one have of being compared.
+    chance: f64,
+}
+
+impl Judged {
+    /// Whether it was served and is to be compared nevertheless.
+    pub fn is_audited(&self) -> bool {
+        self.decision.action == Action::ServeAndAudit
+    }
+}
+
+/// What becomes of a request's candidates.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Choice {
+    /// Serve this one; what else may be served, best first.
+    Serve { judged: Judged, probability: Probability, others: Vec<EntryId> },
+    /// Serve none; which came nearest to it.
+    Refuse { reason: Reason, judged: Option<Judged>, nearest: EntryId },
+}
+
+/// Comparisons of fresh answers with those held back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The same answer.
+    pub right: u64,
+    /// Another answer.
+    pub wrong: u64,
+    /// Not equal by its words, and nobody to say whether by its meaning.
+    pub unknown: u64,
+}
+
+/// For stats: the bound's report and what it rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learnt {
+    pub report: Report,
+    pub compared: Compared,
+    pub quarantined: usize,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Logged {
+    sample: Sample,
+    /// Number of the request.
+    request: u64,
+}
+
+impl Learning {
+    /// What the cache learned, if it was written to.
+    pub(crate) fn of(&self, owner: &Owner) -> Option<Arc<Mutex<Learned>>> {
+        self.0.read().get(owner).cloned()
+    }
+
+    pub(crate) fn create(&self, owner: &Owner, policy: &Policy) -> Arc<Mutex<Learned>> {
+        if let Some(learned) = self.of(owner) {
+            return learned;
+        }
+        let new = || Arc::new(Mutex::new(Learned::new(policy)));
+        Arc::clone(self.0.write().entry(owner.clone()).or_insert_with(new))
+    }
+
+    pub(crate) fn owners(&self) -> Vec<Owner> {
+        self.0.read().keys().cloned().collect()
+    }
+
+    /// Takes what a cache had learned before, under the budget of now.
+    pub(crate) fn restore(&self, owner: Owner, mut learned: Learned, policy: &Policy) {
+        learned.bound.set_terms(policy.budget, policy.labels());
+        self.0.write().insert(owner, Arc::new(Mutex::new(learned)));
+    }
+}
+
+impl Learned {
+    fn new(policy: &Policy) -> Self {
+        Self {
+            bound: Bound::shipped(policy.budget, policy.labels()),
+            records: Records::default(),
+            log: VecDeque::new(),
+            requests: 0,
+            compared: Compared::default(),
+            served: VecDeque::new(),
+        }
+    }
+
+    /// Takes the best of the candidates, each with its score, or none. `draws` are two even chances in [0, 1).
+    pub(crate) fn choose(
+        &mut self,
+        candidates: &[(EntryId, f64)],
+        error_max: Option<Probability>,
+        is_shadow: bool,
+        draws: [f64; 2],
+    ) -> Option<Choice> {
+        let settings = RecordSettings::default();
+        self.requests += 1;
+        let mut passed: Vec<(EntryId, f64, f64)> = candidates
+            .iter()
+            .filter_map(|&(id, score)| {
+                Some((id, score, self.records.of(id).map_or(Some(score), |record| record.judge(score, settings))?))
+            })
+            .collect();
+        passed.sort_by(|a, b| b.2.total_cmp(&a.2));
+        let Some(&(entry, score, shifted)) = passed.first() else {
+            self.bound.record(self.bound.decide(None, draws));
+            let &(nearest, _) = candidates.first()?;
+            let is_barred = self.records.of(nearest).is_some_and(|record| record.is_quarantined(settings));
+            let reason = if is_barred { Reason::Quarantined } else { Reason::LowProbability };
+            return Some(Choice::Refuse { reason, judged: None, nearest });
+        };
+        let right = self.bound.right(shifted);
+        let mut decision = self.bound.decide(Some(shifted), draws);
+        if error_max.is_some_and(|most| 1.0 - right > most.get()) && decision.action != Action::Refuse {
+            decision.action = Action::Refuse;
+        }
+        let chance = if is_shadow { 1.0 } else { self.bound.chance(decision) };
+        self.bound.record(decision);
+        let judged = Judged { entry, score, decision, chance };
+        let probability = Probability::new(right).unwrap_or(Probability::NONE);
+        let reason = match decision.action {
+            Action::Serve | Action::ServeAndAudit => {
+                let is_served = |shifted: f64| self.bound.decide(Some(shifted), [1.0, 1.0]).action.is_hit();
+                let others = passed[1..].iter().filter(|(_, _, shifted)| is_served(*shifted)).map(|(id, ..)| *id);
+                let others = others.collect();
+                self.served.push_back((entry, judged));
+                if self.served.len() > SERVED_MAX {
+                    self.served.pop_front();
+                }
+                return Some(Choice::Serve { judged, probability, others });
+            }
+            Action::Explore => Reason::Explore,
+            Action::Refuse if self.bound.lowest() == Bin::NONE && self.bound.report().is_over_budget => {
+                Reason::OverBudget
+            }
+            Action::Refuse => Reason::LowProbability,
+        };
+        Some(Choice::Refuse { reason, judged: Some(judged), nearest: entry })
+    }
+
+    /// Counts a request that had nothing to decide about.
+    pub(crate) fn pass(&mut self) {
+        self.requests += 1;
+        self.bound.record(self.bound.decide(None, [1.0, 1.0]));
+    }
+
+    /// Learns whether the candidate was right. `stored` is the entry that the fresh answer became.
+    pub(crate) fn learn(&mut self, judged: &Judged, is_right: bool, stored: Option<EntryId>) {
+        let Judged { entry, score, decision, chance } = *judged;
+        let settings = RecordSettings::default();
+        let shifted = self.records.of(entry).map_or(score, |record| record.shift(score));
+        let expected = self.bound.right(shifted);
+        self.records.change(entry, |record| record.learn(score, expected, is_right, settings));
+        self.bound.learn(decision, is_right);
+        self.compared.right += u64::from(is_right);
+        self.compared.wrong += u64::from(!is_right);
+        self.log.push_back(Logged { sample: Sample { score: shifted, is_right, chance }, request: self.requests });
+        if self.log.len() > LOGGED_MAX {
+            self.log.pop_front();
+        }
+        if let (true, false, Some(stored)) = (is_right, decision.action.is_hit(), stored) {
+            self.records.share(stored, entry);
+        }
+    }
+
+    /// Counts a comparison that ended without a verdict.
+    pub(crate) fn could_not_tell(&mut self) {
+        self.compared.unknown += 1;
+    }
+
+    /// Takes a user's word on an entry's answer to a question of this score; on the question that it was stored for
+    /// if there is none.
+    pub(crate) fn hear(&mut self, entry: EntryId, score: Option<f64>, is_right: bool) {
+        let settings = RecordSettings::default();
+        let served = self.served.iter().rev().find(|(id, _)| *id == entry).map(|(_, judged)| *judged);
+        let judged = match (score, served) {
+            (Some(score), served) => Some((score, served)),
+            (None, Some(served)) => Some((served.score, Some(served))),
+            (None, None) => None,
+        };
+        match judged {
+            Some((score, served)) => {
+                let expected = self.bound.right(score).max(EXPECTED_OF_SERVED);
+                self.records.change(entry, |record| record.learn(score, expected, is_right, settings));
+                let decision = served.map(|served| served.decision).filter(|decision| decision.action.is_hit());
+                if let Some(decision) = decision {
+                    self.bound.hear(decision, is_right);
+                }
+            }
+            None => self.hear_of_itself(entry, is_right),
+        }
+    }
+
+    /// Takes a user's word on an entry's answer to the question that it was stored for.
+    pub(crate) fn hear_of_itself(&mut self, entry: EntryId, is_right: bool) {
+        self.records.change(entry, if is_right { EntryRecord::pardon } else { EntryRecord::bar });
+    }
+
+    /// Whether the entry's answer is barred altogether.
+    pub(crate) fn is_barred(&self, entry: EntryId) -> bool {
+        self.records.of(entry).is_some_and(|record| record.is_barred())
+    }
+
+    /// The entry has another answer now, or none.
+    pub(crate) fn forget(&mut self, entry: EntryId) {
+        self.records.forget(entry);
+        self.served.retain(|(id, _)| *id != entry);
+    }
+
+    pub(crate) fn learnt(&self) -> Learnt {
+        let settings = RecordSettings::default();
+        let barred = |record: &&EntryRecord| record.is_quarantined(settings);
+        Learnt {
+            report: self.bound.report(),
+            compared: self.compared,
+            quarantined: self.records.records.iter().filter(barred).count(),
+        }
+    }
+
+    /// The bound that would have kept a budget on what was logged.
+    pub(crate) fn recommend(&self, budget: Budget) -> Recommendation {
+        let samples: Vec<Sample> = self.log.iter().map(|logged| logged.sample).collect();
+        let requests = self.log.front().map_or(0, |first| self.requests - first.request + 1);
+        recommend(&samples, requests, budget, DEVIATIONS)
+    }
+}
+
+/// Records by entry. Entries that were found to have one answer share one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Records {
+    of: HashMap<EntryId, u32>,
+    records: Vec<EntryRecord>,
+}
+
+impl Records {
+    fn of(&self, id: EntryId) -> Option<&EntryRecord> {
+        self.records.get(*self.of.get(&id)? as usize)
+    }
+
+    fn change(&mut self, id: EntryId, change: impl FnOnce(&mut EntryRecord)) {
+        if let Some(record) = self.place(id).and_then(|place| self.records.get_mut(place as usize)) {
+            change(record);
+        }
+    }
+
+    fn share(&mut self, new: EntryId, with: EntryId) {
+        if let Some(place) = self.place(with).filter(|_| self.of.len() < RECORDS_MAX) {
+            self.of.insert(new, place);
+        }
+    }
+
+    fn forget(&mut self, id: EntryId) {
+        self.of.remove(&id);
+    }
+
+    /// Where the entry's record is, made if there is room.
+    fn place(&mut self, id: EntryId) -> Option<u32> {
+        if let Some(place) = self.of.get(&id) {
+            return Some(*place);
+        }
+        if self.of.len() >= RECORDS_MAX || self.records.len() >= RECORDS_MAX {
+            self.prune();
+        }
+        let place = u32::try_from(self.records.len()).ok().filter(|place| (*place as usize) < RECORDS_MAX)?;
+        self.records.push(EntryRecord::default());
+        self.of.insert(id, place);
+        Some(place)
+    }
+
+    /// Keeps what refuses something, and forgets what only shifts scores.
+    fn prune(&mut self) {
+        let mut kept = Self::default();
+        let mut moved: HashMap<u32, u32> = HashMap::new();
+        for (id, place) in &self.of {
+            let Some(record) = self.records.get(*place as usize).filter(|record| record.refuses()) else { continue };
+            let place = *moved.entry(*place).or_insert_with(|| {
+                kept.records.push(*record);
+                (kept.records.len() - 1) as u32
+            });
+            kept.of.insert(*id, place);
+        }
+        *self = kept;
+    }
+}
+
+/// Records of one cache: some 40 bytes each.
+const RECORDS_MAX: usize = 1 << 18;
+
+/// Comparisons that are kept for recommendations.
+const LOGGED_MAX: usize = 10_000;
+
+/// Hits that feedback without a prompt can be about.
+const SERVED_MAX: usize = 1_024;
+
+/// What was served was expected to be right: a complaint about it always counts.
+const EXPECTED_OF_SERVED: f64 = 0.9;
+
+/// One-sided 95 %.
+const DEVIATIONS: f64 = 1.645;
