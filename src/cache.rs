@@ -3,6 +3,9 @@
 //! Trouble with a part is a miss with a reason, never an error: whoever asks can always ask upstream instead. The
 //! exact tier needs no embedder, so it answers while the embedder is down. This file names no adapter.
 
+mod learn;
+mod learned;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,17 +14,16 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::Clock;
 use crate::decision::{
-    Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Guards, Life, Origin, Partition, Policy,
-    Probability, Prompt, Question, Reason, Similarity, Slots, Source, Tenant, Terms, Tier, dot, normalise,
+    Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Guards, Life, Origin, Outcome, Partition,
+    Policy, Probability, Prompt, Question, Reason, Similarity, Slots, Source, Tenant, Terms, Tier,
 };
-use crate::decision::budget::Budget;
-use crate::decision::budget::tune::Recommendation;
 use crate::embed::{Asker, EmbedError, Embedder};
-use crate::learning::{Choice, Learned, Learning};
-pub use crate::learning::{Compared, Judged, Learnt};
 use crate::metrics::Metrics;
 use crate::store::{Filter, Health, Owner, Removed, Store, StoreError, Usage};
 use crate::tally::{Counts, Tallies};
+
+use self::learned::{Choice, Learning};
+pub use self::learned::{Compared, Judged, Learnt};
 
 /// The cache: what it is made of, and how it decides.
 pub struct Cache {
@@ -140,6 +142,11 @@ impl Miss {
         Self { reason, nearest: None, vector: None, judged: None, shadow: None }
     }
 
+    /// The word for what became of the request.
+    pub fn outcome(&self) -> Outcome {
+        if self.shadow.is_some() { Outcome::Shadow } else { Outcome::Miss }
+    }
+
     /// A hit of a cache that only watches.
     fn shadow(found: Match, vector: Option<Embedding>) -> Self {
         let judged = found.judged;
@@ -224,7 +231,10 @@ impl Cache {
                 tally.inspect(|tally| tally.hit(first.tier, usage));
             }
             Lookup::Miss(miss) => {
-                self.metrics.miss(miss.reason, started.elapsed());
+                match &miss.shadow {
+                    Some(found) => self.metrics.shadow(found.tier, started.elapsed()),
+                    None => self.metrics.miss(miss.reason, started.elapsed()),
+                }
                 tally.inspect(|tally| tally.miss(miss.reason));
             }
         }
@@ -312,112 +322,6 @@ impl Cache {
         (usage.unwrap_or_default(), counts.unwrap_or_default())
     }
 
-    /// The entry that a decision was about, if it is still what it was.
-    ///
-    /// # Errors
-    /// The store could not be read.
-    pub async fn judged(&self, owner: &Owner, judged: &Judged) -> Result<Option<Arc<Entry>>, StoreError> {
-        Ok(self.parts.store.get(judged.entry).await?.filter(|entry| Owner::of(entry) == *owner))
-    }
-
-    /// Learns whether the candidate of an earlier lookup was right; `None` if nobody could tell. `stored` is the entry
-    /// that the fresh answer became.
-    pub fn learn(&self, owner: &Owner, judged: &Judged, is_right: Option<bool>, stored: Option<EntryId>) {
-        let Some(learned) = self.learning.of(owner) else { return };
-        match is_right {
-            Some(is_right) => learned.lock().learn(judged, is_right, stored),
-            None => learned.lock().could_not_tell(),
-        }
-    }
-
-    /// Takes a user's word on an entry's answer: to `prompt`'s text, or, without one, to what it last answered. False
-    /// if there is no such entry.
-    ///
-    /// # Errors
-    /// The store could not be read.
-    pub async fn feedback(
-        &self,
-        owner: &Owner,
-        id: EntryId,
-        is_right: bool,
-        text: Option<&str>,
-    ) -> Result<bool, StoreError> {
-        let Some(entry) = self.parts.store.get(id).await?.filter(|entry| Owner::of(entry) == *owner) else {
-            return Ok(false);
-        };
-        let learned = self.learning.create(owner, self.policy(&owner.cache));
-        let score = match text.map(normalise) {
-            None => None,
-            Some(text) if text == entry.text => {
-                learned.lock().hear_of_itself(id, is_right);
-                return Ok(true);
-            }
-            Some(text) => self.score(&owner.tenant, &text, &entry).await,
-        };
-        learned.lock().hear(id, score, is_right);
-        Ok(true)
-    }
-
-    /// What the entry's answer scores as one to `text`; `None` if that cannot be said or it would not be served.
-    async fn score(&self, tenant: &Tenant, text: &str, entry: &Entry) -> Option<f64> {
-        let (_, stored) = entry.place.as_ref()?;
-        let embedder = self.parts.embedder.as_ref()?;
-        let vector = embed(embedder.as_ref(), text, Asker::background(tenant)).await.ok()?;
-        let similarity = Similarity::new(dot(vector.as_slice(), stored.as_slice()));
-        self.guards.appraise(&self.guards.read(text), &self.guards.read(&entry.text), similarity).ok()
-    }
-
-    /// How similar two texts are; `None` if they cannot be embedded.
-    pub async fn similarity(&self, tenant: &Tenant, a: &str, b: &str) -> Option<Similarity> {
-        let embedder = self.parts.embedder.as_ref()?;
-        let mut vectors = embedder.embed(&[a, b], Asker::background(tenant)).await.into_iter();
-        let (a, b) = (vectors.next()?.ok()?, vectors.next()?.ok()?);
-        Some(Similarity::new(dot(a.as_slice(), b.as_slice())))
-    }
-
-    /// What a cache learned of its errors; `None` where nothing was decided yet.
-    pub fn learnt(&self, owner: &Owner) -> Option<Learnt> {
-        self.learning.of(owner).map(|learned| learned.lock().learnt())
-    }
-
-    /// The bound that would have kept a budget, on what was compared so far.
-    pub fn recommend(&self, owner: &Owner, budget: Budget) -> Option<Recommendation> {
-        self.learning.of(owner).map(|learned| learned.lock().recommend(budget))
-    }
-
-    /// What every cache learned, to be restored by another process.
-    ///
-    /// # Errors
-    /// It could not be written as JSON.
-    pub fn save_learning(&self) -> serde_json::Result<Vec<u8>> {
-        let mut lines = Vec::new();
-        for owner in self.learning.owners() {
-            if let Some(learned) = self.learning.of(&owner) {
-                let Owner { tenant, cache } = owner;
-                serde_json::to_writer(&mut lines, &(tenant.as_str(), cache.as_str(), &*learned.lock()))?;
-                lines.push(b'\n');
-            }
-        }
-        Ok(lines)
-    }
-
-    /// Takes back what [`save_learning`](Self::save_learning) wrote. What cannot be read is learned anew.
-    ///
-    /// # Errors
-    /// A line is not as it was written; those before it are taken.
-    pub fn restore_learning(&self, lines: &[u8]) -> serde_json::Result<()> {
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let (tenant, cache, learned): (String, CacheName, Learned) = serde_json::from_slice(line)?;
-            let policy = *self.policy(&cache);
-            self.learning.restore(Owner { tenant: Tenant::new(tenant), cache }, learned, &policy);
-        }
-        Ok(())
-    }
-
-    fn is_barred(&self, entry: &Entry) -> bool {
-        self.learning.of(&Owner::of(entry)).is_some_and(|learned| learned.lock().is_barred(entry.id))
-    }
-
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.parts.store
     }
@@ -439,6 +343,7 @@ impl Cache {
     /// Brings the gauges up to date; called before they are read.
     pub fn refresh_gauges(&self) {
         self.metrics.store_is(&self.parts.store.health().figures());
+        self.metrics.budgets_are(&self.learning.figures());
         let usage = self.parts.store.usage();
         self.metrics.holds(usage.iter().map(|(_, u)| u.entries).sum(), usage.iter().map(|(_, u)| u.bytes).sum());
     }
@@ -534,11 +439,19 @@ impl Cache {
         match choice {
             Some(Choice::Serve { judged, probability, others }) => {
                 let first = found(judged.entry, Some(probability), Some(judged));
-                let others = others.into_iter().filter_map(|id| found(id, None, None));
+                let others = others.into_iter().filter_map(|(id, probability)| found(id, Some(probability), None));
                 Lookup::Hit(first.into_iter().chain(others).take(query.limit).collect())
             }
             Some(Choice::Refuse { reason, judged, nearest }) => {
-                let nearest = of(nearest).and_then(|index| near(index, reason));
+                let judged_at = of(nearest);
+                // What a rule refused came nearer than what was not sure enough.
+                let (index, reason) = match appraisal.refused {
+                    Some((index, refusal)) if reason == Reason::LowProbability && Some(index) < judged_at => {
+                        (Some(index), refusal)
+                    }
+                    _ => (judged_at, reason),
+                };
+                let nearest = index.and_then(|index| near(index, reason));
                 let reason = stale.unwrap_or(reason);
                 Lookup::Miss(Miss { nearest, vector: Some(vector), judged, ..Miss::because(reason) })
             }

@@ -326,9 +326,9 @@ impl Reader<'_> {
         let similarity = share("judge_similarity").map(|least| Similarity::new(least as f32));
         let shadow = self.read(&key("shadow"), "true or false", Value::as_bool).unwrap_or(base.shadow);
         let words = ["off", "words", "embedding"];
-        let judge = match self.read(&key("judge"), "one of off, words, embedding", |v| {
-            words.iter().find(|word| v.as_str() == Some(word))
-        }) {
+        let judge = match self
+            .read(&key("judge"), "one of off, words, embedding", |v| words.iter().find(|word| v.as_str() == Some(word)))
+        {
             Some(&"words") => Judge::Words,
             Some(&"embedding") => Judge::Embedding(similarity.unwrap_or(Similarity::new(JUDGE_SIMILARITY))),
             Some(_) => Judge::Nobody,

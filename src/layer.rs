@@ -21,9 +21,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{Body, BoxError, problem_response};
-use crate::cache::{Cache, Lookup, Match, Miss, Query};
-use crate::decision::{Attributes, Outcome, Prompt, Reason, Tenant};
+use crate::cache::{Cache, Judged, Lookup, Match, Miss, Query};
+use crate::decision::{Attributes, Embedding, Outcome, Prompt, Reason, Tenant};
 use crate::record::Keep;
+use crate::store::Owner;
 use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Completion, OWN_FIELDS, Surroundings};
 use crate::wire::controls::{Controls, OWN_HEADER_PREFIX, header};
 use crate::wire::problem::Problem;
@@ -96,6 +97,7 @@ impl<S, B> Service<Request<B>> for CacheService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send,
+    S::Error: Send,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
@@ -135,7 +137,9 @@ struct Asked {
 impl Gate {
     async fn answer<S, B>(self: Arc<Self>, inner: S, request: Request<B>) -> Result<Response<Body>, S::Error>
     where
-        S: Service<Request<Body>, Response = Response<Body>>,
+        S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
@@ -161,6 +165,7 @@ impl Gate {
             }
             Err(reason) => return self.pass(inner, forward(body), reason).await,
         };
+        self.hear(&asked);
         let miss = if asked.controls.refresh {
             self.cache.missed(&asked.prompt, Reason::Refresh);
             Miss::because(Reason::Refresh)
@@ -171,31 +176,76 @@ impl Gate {
                 ..Query::new(asked.prompt.clone())
             };
             match self.lookup(&query).await {
-                Lookup::Hit(matches) if !matches.is_empty() => return Ok(hit_response(&asked.chat, &matches[0])),
-                Lookup::Hit(_) => Miss::because(Reason::NoCandidate),
+                Lookup::Hit(matches) => match matches.into_iter().next() {
+                    Some(found) => {
+                        let response = hit_response(&asked.chat, &found);
+                        if let Some(judged) = found.judged.filter(Judged::is_audited) {
+                            self.audit(inner, forward(body), asked, judged);
+                        }
+                        return Ok(response);
+                    }
+                    None => Miss::because(Reason::NoCandidate),
+                },
                 Lookup::Miss(miss) => miss,
             }
         };
         if only_if_cached {
-            return Ok(not_cached(Outcome::Miss, miss.reason));
+            return Ok(not_cached(miss.outcome(), miss.reason));
         }
-        let mut request = forward(body);
-        // A compressed answer could not be recorded.
-        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let mut response = call(inner, request).await?;
-        stamp(response.headers_mut(), Outcome::Miss, miss.reason);
+        let mut response = call(inner, recordable(forward(body))).await?;
+        match &miss.shadow {
+            Some(found) => stamp_shadow(response.headers_mut(), found),
+            None => stamp(response.headers_mut(), Outcome::Miss, miss.reason),
+        }
+        let status = response.status();
+        Ok(self.keep(asked, status, miss.vector, miss.judged, false).record(response))
+    }
+
+    fn keep(
+        &self,
+        asked: Asked,
+        status: StatusCode,
+        vector: Option<Embedding>,
+        judged: Option<Judged>,
+        is_audit: bool,
+    ) -> Keep {
         let Asked { chat, controls, prompt } = asked;
-        let keep = Keep {
-            cache: Arc::clone(&self.cache),
-            tasks: self.tasks.clone(),
-            answer_bytes_max: self.settings.answer_bytes_max,
-            chat,
-            controls,
-            prompt,
-            vector: miss.vector,
-            status: response.status(),
-        };
-        Ok(keep.record(response))
+        let (cache, tasks) = (Arc::clone(&self.cache), self.tasks.clone());
+        let answer_bytes_max = self.settings.answer_bytes_max;
+        Keep { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit }
+    }
+
+    /// Asks upstream for an answer that was served already, in the background, to see whether it was right.
+    fn audit<S>(self: Arc<Self>, inner: S, request: Request<Body>, asked: Asked, judged: Judged)
+    where
+        S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+    {
+        self.tasks.clone().spawn(async move {
+            let Ok(response) = call(inner, recordable(request)).await else { return };
+            let status = response.status();
+            let response = self.keep(asked, status, None, Some(judged), true).record(response);
+            // Recorded as it passes: nobody else reads it.
+            let mut body = pin!(response.into_body());
+            while let Some(Ok(_)) = body.frame().await {}
+        });
+    }
+
+    /// Takes what the caller says of earlier answers.
+    fn hear(&self, asked: &Asked) {
+        let scope = &asked.prompt.scope;
+        for (id, is_right) in asked.controls.feedback.clone() {
+            let cache = Arc::clone(&self.cache);
+            let owner = Owner { tenant: scope.tenant.clone(), cache: scope.cache.clone() };
+            self.tasks.spawn(async move {
+                match cache.feedback(&owner, id, is_right, None).await {
+                    Ok(true) => {}
+                    Ok(false) => tracing::info!(entry = %id, "feedback on an entry that is not there"),
+                    Err(error) => tracing::warn!(%error, "could not take feedback"),
+                }
+            });
+        }
     }
 
     /// A fault of the cache, even a panic of one of its parts, is a miss.
@@ -337,6 +387,12 @@ fn strip_own_headers(headers: &mut HeaderMap) {
     own.into_iter().for_each(|name| drop(headers.remove(name)));
 }
 
+/// A request whose answer can be recorded: a compressed one could not.
+fn recordable(mut request: Request<Body>) -> Request<Body> {
+    request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    request
+}
+
 fn hit_response(chat: &ChatRequest, found: &Match) -> Response<Body> {
     let completion = Completion::of(&found.entry.answer, chat.model());
     let id = format!("chatcmpl-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
@@ -351,15 +407,27 @@ fn hit_response(chat: &ChatRequest, found: &Match) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(header::OUTCOME, HeaderValue::from_static(Outcome::Hit.as_str()));
-    headers.insert(header::TIER, HeaderValue::from_static(found.tier.as_str()));
     headers.insert(header::CACHE_STATUS, HeaderValue::from_static("HIT"));
     headers.insert(AGE, HeaderValue::from(found.age_ms / 1000));
+    insert_match(headers, found);
+    response
+}
+
+/// What was found, and how near it is.
+fn insert_match(headers: &mut HeaderMap, found: &Match) {
+    headers.insert(header::TIER, HeaderValue::from_static(found.tier.as_str()));
     insert_text(headers, header::ENTRY, &found.entry.id.to_string());
     insert_text(headers, header::SIMILARITY, &format!("{:.4}", found.similarity.get()));
     if let Some(probability) = found.probability {
         insert_text(headers, header::PROBABILITY, &format!("{:.4}", probability.get()));
     }
-    response
+}
+
+/// What a cache that only watches would have served.
+fn stamp_shadow(headers: &mut HeaderMap, found: &Match) {
+    stamp(headers, Outcome::Shadow, Reason::Audit);
+    headers.remove(header::REASON);
+    insert_match(headers, found);
 }
 
 /// The answer to a client that wants the cache's answer or none.

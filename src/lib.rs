@@ -60,7 +60,6 @@ pub mod decision;
 pub mod cache;
 pub mod clock;
 pub mod metrics;
-mod learning;
 mod renew;
 mod tally;
 
@@ -70,6 +69,7 @@ pub mod store;
 pub mod upstream;
 
 pub mod body;
+mod compare;
 pub mod layer;
 mod record;
 pub mod wire;

@@ -26,6 +26,8 @@ pub struct Metrics {
     tokens_saved: Counter,
     /// What the store says of itself, by the name of what it counts.
     store: Family<StoreLabels, Gauge>,
+    /// How far the caches keep their budgets, by the name of what it counts.
+    budget: Family<StoreLabels, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,8 +72,10 @@ impl Metrics {
             bytes: Gauge::default(),
             tokens_saved: Counter::default(),
             store: Family::default(),
+            budget: Family::default(),
         };
-        let Self { lookups, lookup_seconds, embed_seconds, stored, entries, bytes, tokens_saved, store } = &metrics;
+        let Self { lookups, lookup_seconds, embed_seconds, stored, entries, bytes, tokens_saved, store, budget } =
+            &metrics;
         registry.register(
             "lookups",
             "Requests by outcome, tier of a hit, and reason of a miss or bypass",
@@ -101,6 +105,11 @@ impl Metrics {
             "store",
             "What befell the store: entries lost, restored, damaged, expired, evicted; full and failing are 0 or 1",
             store.clone(),
+        );
+        registry.register(
+            "budget",
+            "How the caches keep their error budgets: caches over theirs, alarms, comparisons by verdict, entries barred",
+            budget.clone(),
         );
         metrics
     }
@@ -144,6 +153,19 @@ impl Metrics {
             let labels = StoreLabels { what: Word(what) };
             self.store.get_or_create(&labels).set(i64::try_from(*figure).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Figures of the budgets by name, from a fixed set of names.
+    pub(crate) fn budgets_are(&self, figures: &[(&'static str, u64)]) {
+        for (what, figure) in figures {
+            let labels = StoreLabels { what: Word(what) };
+            self.budget.get_or_create(&labels).set(i64::try_from(*figure).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn shadow(&self, tier: Tier, took: Duration) {
+        self.count(Outcome::Shadow, tier.as_str(), "");
+        self.lookup_seconds.observe(took.as_secs_f64());
     }
 
     fn count(&self, outcome: Outcome, tier: &'static str, reason: &'static str) {

@@ -15,8 +15,10 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio_util::task::TaskTracker;
 
 use crate::body::{Body, BoxError};
-use crate::cache::{Cache, NewEntry};
+use crate::cache::{Cache, Judged, NewEntry};
+use crate::compare::compare;
 use crate::decision::{Admission, Embedding, Origin, Policy, Prompt};
+use crate::store::Owner;
 use crate::wire::chat::{ChatRequest, Completion};
 use crate::wire::controls::Controls;
 use crate::wire::sse::StreamRecorder;
@@ -33,6 +35,10 @@ pub(crate) struct Keep {
     pub(crate) prompt: Prompt,
     pub(crate) vector: Option<Embedding>,
     pub(crate) status: StatusCode,
+    /// The candidate that the fresh answer is compared with.
+    pub(crate) judged: Option<Judged>,
+    /// Whether the candidate was served: the fresh answer is kept only if it is another one then.
+    pub(crate) is_audit: bool,
 }
 
 /// A response body with a recorder beside it.
@@ -114,7 +120,7 @@ impl Keep {
     }
 
     fn store(self, completion: Completion, whole: bool) {
-        let Self { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status } = self;
+        let Self { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit } = self;
         match Policy::admit(&completion.recording(&chat, status.as_u16(), whole)) {
             Admission::Drop(rule) => cache.metrics().dropped(rule),
             Admission::Keep => {
@@ -123,6 +129,8 @@ impl Keep {
                 if answer.body.len() > answer_bytes_max || origin.len() > REQUEST_BYTES_MAX {
                     return cache.metrics().dropped("too_large");
                 }
+                let owner = Owner { tenant: prompt.scope.tenant.clone(), cache: prompt.scope.cache.clone() };
+                let fresh = answer.clone();
                 let new = NewEntry {
                     origin: Origin::Request { body: origin, headers: prompt.scope.headers.clone() },
                     writer: prompt.scope.tenant.as_str().to_owned(),
@@ -135,12 +143,24 @@ impl Keep {
                     vector,
                 };
                 tasks.spawn(async move {
-                    match cache.insert(new).await {
-                        Ok(_) => cache.metrics().kept(),
+                    if let Some(judged) = judged.filter(|_| is_audit)
+                        && compare(&cache, &owner, &judged, &fresh, None).await != Some(false)
+                    {
+                        return;
+                    }
+                    let stored = match cache.insert(new).await {
+                        Ok(inserted) => {
+                            cache.metrics().kept();
+                            Some(inserted.id)
+                        }
                         Err(error) => {
                             tracing::warn!(%error, "could not store an answer");
                             cache.metrics().dropped("store_down");
+                            None
                         }
+                    };
+                    if let Some(judged) = judged.filter(|_| !is_audit) {
+                        compare(&cache, &owner, &judged, &fresh, stored).await;
                     }
                 });
             }

@@ -104,6 +104,29 @@ pub(super) struct StatsArgs {
     server: ServerArgs,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct FeedbackArgs {
+    /// The entry.
+    id: String,
+    /// Was its answer right, or wrong?
+    #[arg(value_enum)]
+    verdict: Verdict,
+    /// The question that it answered; the last one that the entry was served for if not given.
+    #[arg(long)]
+    prompt: Option<String>,
+    #[command(flatten)]
+    cache: CacheArg,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Whether an answer was right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Verdict {
+    Right,
+    Wrong,
+}
+
 pub(super) async fn search(args: &SearchArgs) -> Result<(), Failure> {
     let mut body = json!({"prompt": args.prompt, "attributes": object(&args.attribute)});
     set(&mut body, "context", &args.context);
@@ -168,6 +191,15 @@ pub(super) async fn delete(args: &DeleteArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+pub(super) async fn feedback(args: &FeedbackArgs) -> Result<(), Failure> {
+    let mut body = json!({"correct": args.verdict == Verdict::Right});
+    set(&mut body, "prompt", &args.prompt);
+    let path = format!("{}/feedback", entry_path(&args.cache, &args.id)?);
+    Server::new(&args.server)?.call(Method::POST, &path, Some(&body)).await?;
+    print(&args.server, &json!({}), |_| "heard".into());
+    Ok(())
+}
+
 pub(super) async fn flush(args: &FlushArgs) -> Result<(), Failure> {
     if !args.yes {
         return Err(Failure::usage(format!(
@@ -197,7 +229,7 @@ fn entry_path(cache: &CacheArg, id: &str) -> Result<String, Failure> {
     cache.path(&format!("/entries/{id}"))
 }
 
-fn print(args: &ServerArgs, answer: &Value, human: impl FnOnce(&Value) -> String) {
+pub(super) fn print(args: &ServerArgs, answer: &Value, human: impl FnOnce(&Value) -> String) {
     let text = if args.json { answer.to_string() } else { human(answer) };
     if !text.is_empty() && text != "null" {
         println!("{text}");

@@ -7,11 +7,13 @@ mod entries;
 mod eval;
 mod failure;
 mod files;
+mod learned;
 #[cfg(feature = "candle")]
 mod model;
 mod serve;
 mod settings;
 mod transfer;
+mod tune;
 
 use std::io::IsTerminal;
 
@@ -48,6 +50,10 @@ enum Command {
     Flush(entries::FlushArgs),
     /// What a cache holds, and what it did.
     Stats(entries::StatsArgs),
+    /// Say whether an entry's answer was right.
+    Feedback(entries::FeedbackArgs),
+    /// Recommend a bound for an error budget, from what a running server compared.
+    Tune(tune::TuneArgs),
     /// Store the entries of an exported file in a running server.
     Import(transfer::ImportArgs),
     /// Write a running server's entries to a file.
@@ -86,6 +92,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             Command::Delete(args) => entries::delete(&args).await,
             Command::Flush(args) => entries::flush(&args).await,
             Command::Stats(args) => entries::stats(&args).await,
+            Command::Feedback(args) => entries::feedback(&args).await,
+            Command::Tune(args) => tune::tune(&args).await,
             Command::Import(args) => transfer::import(&args).await,
             Command::Export(args) => transfer::export(&args).await,
             #[cfg(feature = "candle")]

@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
 use super::Failure;
+use super::learned::LearnedFile;
 use super::settings::ServeArgs;
 use crate::cache::{Cache, CacheSettings, Parts};
 use crate::clock::{Clock, SystemClock};
@@ -26,7 +27,19 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
         tracing::info!(%data, %admin, embedder, engine, ?degraded, "listening");
         eprintln!("nearhit serves on http://{data} (admin: http://{admin}, data: {})", config.data_dir.display());
     };
-    serve(app, &config.serve, started, stop_signal()).await.map_err(|error| match error {
+    let learned = match config.store {
+        StoreSettings::Memory => None,
+        StoreSettings::Local { .. } => Some(LearnedFile::open(Arc::clone(&app.cache), &config.data_dir)),
+    };
+    let saving = learned.clone().map(|learned| tokio::spawn(learned.keep_saving()));
+    let served = serve(app, &config.serve, started, stop_signal()).await;
+    if let Some(saving) = saving {
+        saving.abort();
+    }
+    if let Some(learned) = learned {
+        learned.save();
+    }
+    served.map_err(|error| match error {
         ServeError::Listen { .. } => Failure::unavailable(error.to_string()),
         ServeError::Exposed { .. } => Failure::config(error.to_string()),
         ServeError::Broken(_) => Failure::os(error.to_string()),

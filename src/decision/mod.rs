@@ -7,6 +7,7 @@
 pub mod budget;
 mod canonical;
 mod entry;
+mod equivalence;
 mod fingerprint;
 mod guards;
 mod outcome;
@@ -20,6 +21,7 @@ pub use entry::{
     Answer, AnswerKind, Candidate, Embedding, Entry, EntryId, InvalidEmbedding, Life, Origin, Probability, Similarity,
     Source, TokenUsage, dot,
 };
+pub use equivalence::same_words;
 pub use fingerprint::{Fingerprint, Partition};
 pub use guards::Guards;
 pub use outcome::{Outcome, Reason, Tier};

@@ -85,13 +85,7 @@ impl Policy {
     }
 
     /// Appraises `candidates`, most similar first, for a question asked at wall-clock time `now_ms`.
-    pub fn appraise(
-        &self,
-        question: &Question<'_>,
-        candidates: &[Candidate],
-        terms: &Terms,
-        now_ms: u64,
-    ) -> Appraisal {
+    pub fn appraise(&self, question: &Question<'_>, candidates: &[Candidate], terms: &Terms, now_ms: u64) -> Appraisal {
         // Read once, and only if a candidate comes so far.
         let read = LazyCell::new(|| question.guards.read(question.text));
         let mut appraisal = Appraisal::default();

@@ -86,7 +86,7 @@ mod tests {
             assert!(differing < plain, "{new} | {old}: {differing} {plain}");
         };
         check("Is the pool open to all in Rome?", "Is the pool open for all?");
-        check("Is the first pool open?", "Is the last pool open?");
+        check("Is every pool open?", "Is only one pool open?");
         let copied = "which of the many rooms that we saw in the house by the sea had the nice";
         check(&format!("{copied} lamp"), &format!("{copied} chair"));
     }

@@ -42,8 +42,10 @@ async fn openapi() -> Json<utoipa::openapi::OpenApi> {
         api::entries::get,
         api::entries::delete,
         api::entries::delete_matching,
+        api::entries::feedback,
         api::caches::list,
         api::caches::stats,
+        api::caches::tune,
         api::caches::flush,
     )
 )]

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::json;
-use crate::decision::{CacheName, Probability, Similarity, Source, Terms, Vars};
+use crate::decision::{CacheName, EntryId, Probability, Similarity, Source, Terms, Vars};
 
 /// Response header names.
 pub mod header {
@@ -40,6 +40,8 @@ pub struct Controls {
     pub tags: BTreeSet<String>,
     pub sources: BTreeSet<Source>,
     pub vars: Vars,
+    /// What the caller says of entries that answered it before: whether they were right.
+    pub feedback: Vec<(EntryId, bool)>,
 }
 
 /// A control with a value that it cannot have.
@@ -153,6 +155,20 @@ impl Controls {
             let parsed: Option<_> = list(&value).map(source).collect();
             let problem = || invalid("x-nearhit-sources", &value, "must be a list of document@version");
             self.sources = parsed.ok_or_else(problem)?;
+        }
+        if let Some(value) = joined(headers, "x-nearhit-feedback")? {
+            let word = |item: &str| {
+                let (id, word) = item.split_once('=')?;
+                let is_right = match word.trim() {
+                    "right" => true,
+                    "wrong" => false,
+                    _ => return None,
+                };
+                Some((id.trim().parse().ok()?, is_right))
+            };
+            let parsed: Option<_> = list(&value).map(word).collect();
+            let problem = || invalid("x-nearhit-feedback", &value, "must be a list of ENTRY=right or ENTRY=wrong");
+            self.feedback = parsed.ok_or_else(problem)?;
         }
         if let Some(value) = text("x-nearhit-threshold")? {
             self.terms.threshold =

@@ -155,7 +155,14 @@ impl Replay<'_> {
 
 impl Decision {
     fn bypass(reason: Reason) -> Self {
-        Self { outcome: Outcome::Bypass, reason: Some(reason), score: None, served: None, took: None, is_audited: false }
+        Self {
+            outcome: Outcome::Bypass,
+            reason: Some(reason),
+            score: None,
+            served: None,
+            took: None,
+            is_audited: false,
+        }
     }
 
     fn of(lookup: &Lookup) -> anyhow::Result<Self> {
@@ -164,18 +171,16 @@ impl Decision {
                 let served = matches.first().context("a hit without a match")?;
                 let row = served.entry.answer.body.parse().context("an answer that was not stored here")?;
                 let score = Some(served.score as f32);
-                Self {
-                    outcome: Outcome::Hit,
-                    reason: None,
-                    score,
-                    served: Some(row),
-                    took: None,
-                    is_audited: false,
-                }
+                Self { outcome: Outcome::Hit, reason: None, score, served: Some(row), took: None, is_audited: false }
             }
-            Lookup::Miss(miss) => {
-                Self { outcome: Outcome::Miss, reason: Some(miss.reason), score: None, served: None, took: None, is_audited: false }
-            }
+            Lookup::Miss(miss) => Self {
+                outcome: Outcome::Miss,
+                reason: Some(miss.reason),
+                score: None,
+                served: None,
+                took: None,
+                is_audited: false,
+            },
         })
     }
 }

@@ -304,15 +304,14 @@ mod tests {
             content: Content::Arrival { text: String::new(), context: None, class: class.map(Into::into) },
         };
         let rows = [row(Some("c"), "k"), row(Some("c"), "k"), row(Some("d"), "l"), row(None, "l")];
-        let miss =
-            Decision {
-                outcome: Outcome::Miss,
-                reason: Some(Reason::Empty),
-                score: None,
-                served: None,
-                took: None,
-                is_audited: false,
-            };
+        let miss = Decision {
+            outcome: Outcome::Miss,
+            reason: Some(Reason::Empty),
+            score: None,
+            served: None,
+            took: None,
+            is_audited: false,
+        };
         let hit = Decision { outcome: Outcome::Hit, reason: None, score: Some(0.9), served: Some(0), ..miss };
         let decisions = [miss, hit, hit, hit];
         let chosen = Chosen::of(0.01, &rows, &decisions);
@@ -322,7 +321,8 @@ mod tests {
         let seen: Vec<_> = kinds.iter().map(|(kind, k)| (kind.as_str(), k.n, k.hits, k.correct, k.wrong)).collect();
         assert_eq!(seen, [("k", 2, 1, 1, 0), ("l", 2, 2, 0, 1)]);
         assert_eq!(misses(&decisions), [("empty", 1)].into());
-        let line = serde_json::to_string(&RowReport::of(&rows[2], &rows, &hit, [(0.01, &miss)].into_iter())).expect("JSON");
+        let line =
+            serde_json::to_string(&RowReport::of(&rows[2], &rows, &hit, [(0.01, &miss)].into_iter())).expect("JSON");
         let chosen = r#"[{"max_error":0.01,"outcome":"miss","reason":"empty","served":null}]"#;
         assert_eq!(line, format!(r#"{{"id":"l","score":0.9,"candidate":"k","chosen":{chosen}}}"#));
     }

@@ -6,16 +6,17 @@
 //! requests find nearer and nearer candidates, does not outgrow its bound. A share of what lies above the bound is
 //! asked upstream nevertheless; without it nothing would be learned there.
 //!
-//! A cache without labels serves from a shipped score on, and from a higher one where users complain.
+//! A cache without labels serves from a shipped score on, and from a higher one where users complain; one with labels looks
+//! at some requests first.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Budget, Labels, Settings};
 use super::calibration::{Calibration, WRONG_MIN, start};
 use super::drift::Drift;
 use super::evidence::{Evidence, Rates};
 use super::ledger::{Ledger, Sum};
 use super::scale::{BINS, Bin};
+use super::{Budget, Labels, Settings};
 
 /// What was decided about a request. It is kept until its label comes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -120,7 +121,7 @@ impl Bound {
             drift: Drift::default(),
             since: 0,
             tightened: 1.0,
-            lowest: start(budget),
+            lowest: if labels == Labels::None { start(budget) } else { Bin::NONE },
             rates,
         }
     }
@@ -196,11 +197,7 @@ impl Bound {
     /// Works the bound out under another budget, or for other labels, with all that was learned.
     pub fn set_terms(&mut self, budget: Budget, labels: Labels) {
         (self.budget, self.labels) = (budget, labels);
-        if self.evidence.labels() > 0.0 || labels == Labels::None {
-            self.settle();
-        } else {
-            self.lowest = start(budget);
-        }
+        self.settle();
     }
 
     /// Chance that a candidate of which this was decided is compared with a fresh answer.
@@ -213,6 +210,11 @@ impl Bound {
             (Action::ServeAndAudit, Labels::Audit(share)) => share * (1.0 - explored),
             (Action::ServeAndAudit, Labels::None | Labels::Misses) | (Action::Serve, _) => 0.0,
         }
+    }
+
+    /// Where its labels come from.
+    pub fn labels(&self) -> Labels {
+        self.labels
     }
 
     /// The least bin that is served; [`Bin::NONE`] if none is.

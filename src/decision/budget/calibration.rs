@@ -95,21 +95,21 @@ fn interpolate(points: &[Point], score: f64) -> f64 {
 /// No score is believed to be surer than this: identical texts of different meaning exist.
 pub const WRONG_MIN: f64 = 0.002;
 
-/// The least score that is served before a cache has labels of its own: the bound at which questions about tables,
-/// the hardest of the streams that it was chosen on, would have spent a quarter of the budget. [`Bin::NONE`] where that
-/// was not seen.
+/// The least score that is served before a cache has labels of its own; [`Bin::NONE`] where nothing can be promised.
 pub fn start(budget: Budget) -> Bin {
     let Budget { max_error, max_error_per_hit } = budget;
-    if max_error < START[0].0 || max_error_per_hit < PER_HIT_MIN {
-        return Bin::NONE;
+    match (on_line(&START, max_error), on_line(&START_PER_HIT, max_error_per_hit)) {
+        (Some(score), Some(per_hit)) => Bin::of(score.max(per_hit)),
+        _ => Bin::NONE,
     }
-    let above = START.partition_point(|(known, _)| *known <= max_error);
-    let score = match (above.checked_sub(1).and_then(|below| START.get(below)), START.get(above)) {
-        (Some(low), Some(high)) => low.1 + (high.1 - low.1) * (max_error - low.0) / (high.0 - low.0),
-        (Some(only), None) | (None, Some(only)) => only.1,
-        (None, None) => 1.0,
-    };
-    Bin::of(score)
+}
+
+/// On the straight lines between the points; `None` before the first, the last one's value after it.
+fn on_line(points: &[(f64, f64)], at: f64) -> Option<f64> {
+    let above = points.partition_point(|(known, _)| *known <= at);
+    let low = points.get(above.checked_sub(1)?)?;
+    let Some(high) = points.get(above) else { return Some(low.1) };
+    Some(low.1 + (high.1 - low.1) * (at - low.0) / (high.0 - low.0))
 }
 
 /// Score and chance of a wrong reuse: support questions (Bitext) and questions about tables (text2sql, wikisql), best
@@ -133,7 +133,8 @@ const SHIPPED: [(f64, f64); 16] = [
     (1.0, 0.05),
 ];
 
-/// Budget of wrong hits / requests, and the score from which on it is served.
+/// Budget of wrong hits / requests, and the score from which on it is served: there, questions about tables, the harder
+/// of the two streams, would have spent a quarter of it.
 const START: [(f64, f64); 9] = [
     (0.002, 0.9260),
     (0.005, 0.9104),
@@ -146,8 +147,9 @@ const START: [(f64, f64); 9] = [
     (1.0, 0.0),
 ];
 
-/// What support questions come to at the highest scores: nothing below it can be promised unseen.
-const PER_HIT_MIN: f64 = 0.02;
+/// The same for wrong hits / hits: about what both streams together came to. Below the first nothing can be promised.
+const START_PER_HIT: [(f64, f64); 6] =
+    [(0.02, 0.9104), (0.05, 0.8934), (0.1, 0.77), (0.15, 0.58), (0.2, 0.34), (0.6, 0.0)];
 
 #[cfg(test)]
 mod tests {
@@ -189,9 +191,11 @@ mod tests {
         let at = |max_error, max_error_per_hit| start(Budget { max_error, max_error_per_hit });
         let check = |max_error, score: f64| assert_eq!(at(max_error, 0.05), Bin::of(score), "{max_error}");
         check(0.01, 0.8934);
-        check(0.02, 0.8665);
-        check(0.015, 0.88);
-        check(1.0, 0.0);
+        check(0.005, 0.9104);
+        assert_eq!(at(0.02, 1.0), Bin::of(0.8665));
+        assert_eq!(at(0.015, 1.0), Bin::of(0.88));
+        assert_eq!(at(1.0, 1.0), Bin::of(0.0));
+        assert_eq!(at(1.0, 0.1), Bin::of(0.77));
         assert_eq!(at(0.001, 0.05), Bin::NONE);
         assert_eq!(at(0.01, 0.01), Bin::NONE);
         let rising: Vec<Bin> = (0..=100).map(|percent| at(f64::from(percent) / 100.0, 1.0)).collect();

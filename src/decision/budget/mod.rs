@@ -72,11 +72,11 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            deviations: 1.5,
-            horizon: 0.4,
+            deviations: 1.0,
+            horizon: 0.25,
             horizon_min: 500.0,
-            explore: 0.1,
-            explore_min: 0.03,
+            explore: 0.05,
+            explore_min: 0.02,
             half_lives: HalfLives { asked: 1_000.0, labelled: 8_000.0 },
             pooling: Pooling { cell_labels: 20.0, cell_wrong: 1.0, prior: 5.0, prior_right: 5.0 },
             ledger_half_life: 50_000.0,

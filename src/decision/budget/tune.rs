@@ -85,6 +85,11 @@ pub fn recommend(samples: &[Sample], requests: u64, budget: Budget, deviations: 
     }
 }
 
+/// What is recommended where nothing was logged.
+pub fn nothing() -> Recommendation {
+    recommend(&[], 0, Budget { max_error: 0.0, max_error_per_hit: 0.0 }, 1.0)
+}
+
 /// Every bound that makes a difference, strictest first. Equal scores are served together, above the next lower one.
 fn steps(samples: &[Sample]) -> Vec<Step> {
     let mut sorted: Vec<Sample> =

@@ -37,6 +37,15 @@ pub(in super::super) struct DeleteBody {
     dry_run: bool,
 }
 
+/// Whether an answer was right.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct FeedbackBody {
+    correct: bool,
+    /// The question that it answered; the last one that the entry was served for if not given.
+    prompt: Option<String>,
+}
+
 /// How many were found, and removed.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in super::super) struct DeleteAnswer {
@@ -72,6 +81,24 @@ pub(in super::super) async fn delete(
     let (id, text) = entry_id(&path)?;
     let removed = app.cache.remove(&Filter { owner, which: Which::Id(id), dry_run: false }).await?;
     if removed.deleted == 0 { Err(ApiError::UnknownEntry(text)) } else { Ok(StatusCode::NO_CONTENT) }
+}
+
+/// Says whether an entry's answer was right. A wrong one is kept from such questions at once.
+#[utoipa::path(
+    post, path = "/v1/caches/{cache}/entries/{id}/feedback", params(("cache" = String, Path), ("id" = String, Path)),
+    request_body = FeedbackBody,
+    responses((status = 204, description = "Heard"), (status = 404, description = "No such entry of the caller's"))
+)]
+pub(in super::super) async fn feedback(
+    State(app): State<Arc<App>>,
+    CallersCache(owner): CallersCache,
+    Path(path): Path<BTreeMap<String, String>>,
+    JsonBody(body): JsonBody,
+) -> Result<StatusCode, ApiError> {
+    let FeedbackBody { correct, prompt } = typed(body)?;
+    let (id, text) = entry_id(&path)?;
+    let is_there = app.cache.feedback(&owner, id, correct, prompt.as_deref()).await?;
+    if is_there { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::UnknownEntry(text)) }
 }
 
 /// Removes what matches. Also as `DELETE /v1/caches/{cache}/entries` with the same body.

@@ -17,6 +17,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/caches", get(caches::list))
         .route("/v1/caches/{cache}/stats", get(caches::stats))
+        .route("/v1/caches/{cache}/tune", get(caches::tune))
         .route("/v1/caches/{cache}/flush", post(caches::flush))
         .route("/v1/caches/{cache}/entries/search", post(search::search))
         .route("/v1/caches/{cache}/entries/search/batch", post(search::search_batch))
@@ -24,4 +25,5 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/caches/{cache}/entries/delete", post(entries::delete_matching))
         .route("/v1/caches/{cache}/entries", get(entries::list).post(insert::insert).delete(entries::delete_matching))
         .route("/v1/caches/{cache}/entries/{id}", get(entries::get).delete(entries::delete))
+        .route("/v1/caches/{cache}/entries/{id}/feedback", post(entries::feedback))
 }

@@ -199,8 +199,8 @@ async fn answer(app: &App, owner: &Owner, body: Value) -> Result<SearchAnswer, P
             nearest: None,
         },
         Lookup::Miss(miss) => SearchAnswer {
-            outcome: Outcome::Miss,
-            tier: None,
+            outcome: miss.outcome(),
+            tier: miss.shadow.as_ref().map(|found| found.tier),
             reason: Some(miss.reason),
             data: Vec::new(),
             nearest: miss.nearest.map(NearestField::from),

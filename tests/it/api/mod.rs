@@ -1,5 +1,7 @@
 //! The cache API as WIRE.md promises it: shapes, words, and what keeps entries apart.
 
+#[cfg(feature = "candle")]
+mod budget;
 mod isolation;
 mod lifetime;
 #[cfg(feature = "candle")]

@@ -141,9 +141,13 @@ async fn caches_are_listed_and_counted() {
         "cache": "a-cache", "entries": 5, "inserts": 5, "hits": {"exact": 3}, "misses": {NOTHING: 1},
         "tokensSaved": {"input": 10, "output": 14}, "bytes": stats["bytes"],
         "estimatedError": null, "estimatedErrorUpper": null, "moneySaved": null, "store": stats["store"],
+        "budget": stats["budget"],
     });
     assert_eq!(stats, expected);
     assert!(stats["bytes"].as_u64().expect("bytes") > bytes && bytes > 0, "{stats}");
+    let budget = &stats["budget"];
+    assert_eq!((&budget["maxError"], &budget["maxErrorPerHit"]), (&json!(0.01), &json!(0.05)), "{budget}");
+    assert_eq!((&budget["isOverBudget"], &budget["samples"]), (&json!(false), &json!(0.0)), "{budget}");
     assert_eq!((&stats["store"]["lost"], &stats["store"]["full"]), (&json!(0), &json!(false)));
     assert_eq!(client.stats("unwritten").await["entries"], 0);
 }

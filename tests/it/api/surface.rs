@@ -65,6 +65,8 @@ async fn the_description_lists_every_path() {
         ("/v1/caches", vec!["get"]),
         ("/v1/caches/{cache}/stats", vec!["get"]),
         ("/v1/caches/{cache}/flush", vec!["post"]),
+        ("/v1/caches/{cache}/tune", vec!["get"]),
+        (&format!("{entries}/{{id}}/feedback"), vec!["post"]),
         (entries, vec!["get", "post"]),
         (&format!("{entries}/batch"), vec!["post"]),
         (&format!("{entries}/delete"), vec!["post"]),

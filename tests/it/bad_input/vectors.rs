@@ -52,8 +52,9 @@ async fn the_callers_vectors_are_compared() {
     for (body, expected) in [
         (json!({"prompt": "upwards", "vector": [0, 0.61, 0.79, 0]}), ("semantic", "r")),
         (json!({"prompt": "upwards", "vector": [0, 0.61, 0.79, 0], "context": "c"}), ("miss", "empty")),
-        (json!({"prompt": "sideways", "vector": [1, 0, 0, 0]}), ("miss", "below_threshold")),
+        (json!({"prompt": "sideways", "vector": [1, 0, 0, 0]}), ("miss", "low_probability")),
         (json!({"prompt": "down", "vector": [0, -0.6, -0.8, 0]}), ("miss", "below_threshold")),
+        (json!({"prompt": "in", "vector": [1, 0, 0, 0], "similarityThreshold": 0.5}), ("miss", "below_threshold")),
         (json!({"prompt": "up"}), ("exact", "r")),
         (json!({"prompt": "upwards"}), ("miss", "embedder_down")),
     ] {

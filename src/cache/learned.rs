@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::budget::tune::{Recommendation, Sample, recommend};
-use crate::decision::budget::{Action, Bin, Bound, Budget, Decision, EntryRecord, RecordSettings, Report};
+use crate::decision::budget::{Action, Bin, Bound, Budget, Decision, EntryRecord, Labels, RecordSettings, Report};
 use crate::decision::{EntryId, Policy, Probability, Reason};
 use crate::store::Owner;
 
@@ -55,7 +55,7 @@ impl Judged {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Choice {
     /// Serve this one; what else may be served, best first.
-    Serve { judged: Judged, probability: Probability, others: Vec<EntryId> },
+    Serve { judged: Judged, probability: Probability, others: Vec<(EntryId, Probability)> },
     /// Serve none; which came nearest to it.
     Refuse { reason: Reason, judged: Option<Judged>, nearest: EntryId },
 }
@@ -102,6 +102,21 @@ impl Learning {
 
     pub(crate) fn owners(&self) -> Vec<Owner> {
         self.0.read().keys().cloned().collect()
+    }
+
+    /// Of all caches, as numbers by name.
+    pub(crate) fn figures(&self) -> [(&'static str, u64); 6] {
+        let all: Vec<Arc<Mutex<Learned>>> = self.0.read().values().cloned().collect();
+        let learnt: Vec<Learnt> = all.iter().map(|learned| learned.lock().learnt()).collect();
+        let sum = |of: fn(&Learnt) -> u64| learnt.iter().map(of).sum();
+        [
+            ("caches_over_budget", sum(|learnt| u64::from(learnt.report.is_over_budget))),
+            ("alarms", sum(|learnt| u64::from(learnt.report.alarms))),
+            ("compared_right", sum(|learnt| learnt.compared.right)),
+            ("compared_wrong", sum(|learnt| learnt.compared.wrong)),
+            ("compared_unknown", sum(|learnt| learnt.compared.unknown)),
+            ("quarantined", sum(|learnt| learnt.quarantined as u64)),
+        ]
     }
 
     /// Takes what a cache had learned before, under the budget of now.
@@ -155,12 +170,12 @@ impl Learned {
         let chance = if is_shadow { 1.0 } else { self.bound.chance(decision) };
         self.bound.record(decision);
         let judged = Judged { entry, score, decision, chance };
-        let probability = Probability::new(right).unwrap_or(Probability::NONE);
+        let probability = self.probability(shifted);
         let reason = match decision.action {
             Action::Serve | Action::ServeAndAudit => {
                 let is_served = |shifted: f64| self.bound.decide(Some(shifted), [1.0, 1.0]).action.is_hit();
-                let others = passed[1..].iter().filter(|(_, _, shifted)| is_served(*shifted)).map(|(id, ..)| *id);
-                let others = others.collect();
+                let others = passed[1..].iter().filter(|(_, _, shifted)| is_served(*shifted));
+                let others = others.map(|(id, _, shifted)| (*id, self.probability(*shifted))).collect();
                 self.served.push_back((entry, judged));
                 if self.served.len() > SERVED_MAX {
                     self.served.pop_front();
@@ -176,6 +191,10 @@ impl Learned {
         Some(Choice::Refuse { reason, judged: Some(judged), nearest: entry })
     }
 
+    fn probability(&self, score: f64) -> Probability {
+        Probability::new(self.bound.right(score)).unwrap_or(Probability::NONE)
+    }
+
     /// Counts a request that had nothing to decide about.
     pub(crate) fn pass(&mut self) {
         self.requests += 1;
@@ -185,16 +204,19 @@ impl Learned {
     /// Learns whether the candidate was right. `stored` is the entry that the fresh answer became.
     pub(crate) fn learn(&mut self, judged: &Judged, is_right: bool, stored: Option<EntryId>) {
         let Judged { entry, score, decision, chance } = *judged;
-        let settings = RecordSettings::default();
-        let shifted = self.records.of(entry).map_or(score, |record| record.shift(score));
-        let expected = self.bound.right(shifted);
-        self.records.change(entry, |record| record.learn(score, expected, is_right, settings));
-        self.bound.learn(decision, is_right);
         self.compared.right += u64::from(is_right);
         self.compared.wrong += u64::from(!is_right);
-        self.log.push_back(Logged { sample: Sample { score: shifted, is_right, chance }, request: self.requests });
-        if self.log.len() > LOGGED_MAX {
-            self.log.pop_front();
+        // Without a judge only the right ones are known: a lopsided sample.
+        if self.bound.labels() != Labels::None {
+            let settings = RecordSettings::default();
+            let shifted = self.records.of(entry).map_or(score, |record| record.shift(score));
+            let expected = self.bound.right(shifted);
+            self.records.change(entry, |record| record.learn(score, expected, is_right, settings));
+            self.bound.learn(decision, is_right);
+            self.log.push_back(Logged { sample: Sample { score: shifted, is_right, chance }, request: self.requests });
+            if self.log.len() > LOGGED_MAX {
+                self.log.pop_front();
+            }
         }
         if let (true, false, Some(stored)) = (is_right, decision.action.is_hit(), stored) {
             self.records.share(stored, entry);
@@ -264,10 +286,30 @@ impl Learned {
 }
 
 /// Records by entry. Entries that were found to have one answer share one.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "StoredRecords", into = "StoredRecords")]
 struct Records {
     of: HashMap<EntryId, u32>,
     records: Vec<EntryRecord>,
+}
+
+/// Records as they are written: JSON has no ids for keys.
+#[derive(Serialize, Deserialize)]
+struct StoredRecords {
+    of: Vec<(EntryId, u32)>,
+    records: Vec<EntryRecord>,
+}
+
+impl From<Records> for StoredRecords {
+    fn from(Records { of, records }: Records) -> Self {
+        Self { of: of.into_iter().collect(), records }
+    }
+}
+
+impl From<StoredRecords> for Records {
+    fn from(StoredRecords { of, records }: StoredRecords) -> Self {
+        Self { of: of.into_iter().collect(), records }
+    }
 }
 
 impl Records {
