@@ -11,6 +11,7 @@ mod files;
 mod model;
 mod serve;
 mod settings;
+mod templates;
 mod transfer;
 
 use std::io::IsTerminal;
@@ -48,6 +49,8 @@ enum Command {
     Flush(entries::FlushArgs),
     /// What a cache holds, and what it did.
     Stats(entries::StatsArgs),
+    /// What the prompts of a cache have in common.
+    Templates(templates::TemplatesArgs),
     /// Store the entries of an exported file in a running server.
     Import(transfer::ImportArgs),
     /// Write a running server's entries to a file.
@@ -86,6 +89,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             Command::Delete(args) => entries::delete(&args).await,
             Command::Flush(args) => entries::flush(&args).await,
             Command::Stats(args) => entries::stats(&args).await,
+            Command::Templates(args) => templates::run(&args).await,
             Command::Import(args) => transfer::import(&args).await,
             Command::Export(args) => transfer::export(&args).await,
             #[cfg(feature = "candle")]

@@ -11,6 +11,8 @@ mod guards;
 mod outcome;
 mod policy;
 mod prompt;
+mod refill;
+mod slots;
 mod template;
 mod text;
 
@@ -23,4 +25,6 @@ pub use guards::Guards;
 pub use outcome::{Outcome, Reason, Tier};
 pub use policy::{Admission, Finish, Policy, Question, Recording, Terms, Verdict};
 pub use prompt::{Attributes, CacheName, InvalidCacheName, Prompt, Scope, Surface, Tenant, Vars, normalise};
+pub use refill::{AnswerTemplate, repeats};
+pub use slots::{Key, Role, Roles, Slot, Slotted, UnknownSlot, shape};
 pub use template::{Slots, Template};

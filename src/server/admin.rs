@@ -45,6 +45,7 @@ async fn openapi() -> Json<utoipa::openapi::OpenApi> {
         api::caches::list,
         api::caches::stats,
         api::caches::flush,
+        api::templates::list,
     )
 )]
 struct Api;

@@ -14,6 +14,8 @@ pub mod order;
 pub mod pair;
 
 use self::pair::Pair;
+use super::slots::Slotted;
+use super::template::{Slots, Template};
 use super::text::Text;
 use super::text::lexicon::Lexicon;
 use super::{Reason, Similarity};
@@ -35,6 +37,11 @@ impl Guards {
     /// What a text says, as far as the guards care.
     pub fn read(&self, text: &str) -> Text {
         Text::read(text, &self.lexicon)
+    }
+
+    /// A text that was read, in slots: those of the caller's `template`, and the values that stand between them.
+    pub fn split(&self, text: &Text, template: &Template, named: &Slots) -> Slotted {
+        Slotted::split(text, template, named, &self.lexicon)
     }
 
     /// Why the answer to `old` is none to `new`, however similar they are; the first guard that refuses says it.
