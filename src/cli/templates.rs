@@ -30,8 +30,9 @@ pub(super) async fn run(args: &TemplatesArgs) -> Result<(), Failure> {
         println!("{:>8}  {:8}  template", "count", "refilled");
     }
     for template in templates {
+        let (count, text) = (template["count"].as_u64().unwrap_or_default(), line(&template["template"]));
         let refilled = if template["refilled"] == true { "yes" } else { "no" };
-        println!("{:>8}  {refilled:8}  {}", template["count"], line(&template["template"]));
+        println!("{count:>8}  {refilled:8}  {text}");
         for slot in template["slots"].as_array().into_iter().flatten() {
             let shapes = slot["shapes"].as_array().into_iter().flatten();
             let shapes: Vec<String> =

@@ -48,7 +48,7 @@ struct Frame {
 }
 
 /// By age, so that the newest is found whatever order they come in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 struct Instance {
     created_ms: u64,
     id: EntryId,
@@ -134,7 +134,7 @@ impl Index {
             frame.only = frame.only.filter(|only| *only == seen.id);
             frame.instances.retain(|known| known.id != seen.id);
             if *is_telling {
-                let at = frame.instances.partition_point(|known| *known < instance);
+                let at = frame.instances.partition_point(|known| known.created_ms <= instance.created_ms);
                 frame.instances.insert(at, instance);
                 if frame.instances.len() > INSTANCES_MAX {
                     frame.instances.remove(0);

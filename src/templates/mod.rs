@@ -7,6 +7,8 @@
 mod index;
 mod mine;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
