@@ -22,8 +22,11 @@ pub struct AnswerTemplate {
 }
 
 impl AnswerTemplate {
-    /// `None` if the answer does not repeat the value, standing alone and as it was written.
+    /// `None` if the answer does not repeat the value, standing alone and as it was written, or is over 64 KiB.
     pub fn cut(answer: &Answer, value: &str) -> Option<Self> {
+        if answer.body.len() > LONGEST {
+            return None;
+        }
         let (text, object) = match answer.kind {
             AnswerKind::Text => (answer.body.clone(), None),
             AnswerKind::ChatCompletion => {
@@ -106,6 +109,9 @@ fn content(object: &mut Map<String, Value>) -> Option<&mut Value> {
         _ => None,
     }
 }
+
+/// A longer answer says more than a value could be all the difference in, and would take long to compare.
+const LONGEST: usize = 64 << 10;
 
 /// Fields of an object that are other ones each time.
 const OF_THE_CALL: [&str; 5] = ["created", "id", "service_tier", "system_fingerprint", "usage"];

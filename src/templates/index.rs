@@ -30,6 +30,8 @@ pub(super) struct SeenFrame {
 #[derive(Debug)]
 pub(super) struct Index {
     keys_max: usize,
+    /// Of one frame that are remembered.
+    instances_max: usize,
     young: HashMap<Key, Instance>,
     old: HashMap<Key, Instance>,
     frames: HashMap<Key, Frame>,
@@ -55,9 +57,9 @@ struct Instance {
 }
 
 impl Index {
-    pub(super) fn new(keys_max: usize) -> Self {
+    pub(super) fn new(keys_max: usize, instances_max: usize) -> Self {
         let (young, old, frames, barred) = Default::default();
-        Self { keys_max, young, old, frames, barred }
+        Self { keys_max, instances_max, young, old, frames, barred }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -136,7 +138,7 @@ impl Index {
             if *is_telling {
                 let at = frame.instances.partition_point(|known| known.created_ms <= instance.created_ms);
                 frame.instances.insert(at, instance);
-                if frame.instances.len() > INSTANCES_MAX {
+                if frame.instances.len() > self.instances_max {
                     frame.instances.remove(0);
                 }
             }
@@ -149,6 +151,3 @@ impl Frame {
         Self { digest, only: Some(id), instances: Vec::new() }
     }
 }
-
-/// Instances that are remembered: as many as may be asked for, and some that may have expired.
-const INSTANCES_MAX: usize = 24;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::{PAGE, SLICE};
 use crate::cache::Cache;
 use crate::store::StoreError;
 
@@ -35,11 +36,5 @@ impl Cache {
         Ok(mined)
     }
 }
-
-/// Entries read at a time; finding where a page begins takes longer the more entries a cache has.
-const PAGE: usize = 1000;
-
-/// Entries that are looked at before others get their turn: a millisecond.
-const SLICE: usize = 32;
 
 const PAUSE: Duration = Duration::from_millis(50);

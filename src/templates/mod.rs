@@ -71,7 +71,9 @@ pub(crate) enum Found {
 
 impl Templates {
     pub(crate) fn new(settings: &TemplateSettings) -> Self {
-        Self { settings: settings.clone(), index: RwLock::new(Index::new(settings.keys_max)) }
+        // Some more than are needed, for one may have gone.
+        let index = Index::new(settings.keys_max, settings.refill_after + 2);
+        Self { settings: settings.clone(), index: RwLock::new(index) }
     }
 
     /// What entries that are about to be stored would be found by.
@@ -253,6 +255,12 @@ fn split(entry: &Entry, guards: &Guards) -> Slotted {
 
 /// Longer texts are not looked into: reading one this long takes a millisecond.
 const TEXT_BYTES_MAX: usize = 16 << 10;
+
+/// Entries that are read at a time, where all are looked at; finding where a page begins takes longer the more there are.
+const PAGE: usize = 1000;
+
+/// Entries that are looked at before others get their turn: a millisecond.
+const SLICE: usize = 32;
 
 /// A text with more slots than this is a document rather than a question.
 const OPEN_MAX: usize = 16;

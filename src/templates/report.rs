@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Templates, split};
+use super::{PAGE, SLICE, Templates, split};
 use crate::cache::Cache;
 use crate::decision::{Entry, EntryId, Guards, Role, Slotted, shape};
 use crate::store::{Owner, StoreError};
@@ -10,7 +10,7 @@ use crate::store::{Owner, StoreError};
 /// The templates of one cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MinedTemplates {
-    /// Entries that were looked at.
+    /// Entries that were looked at and have not expired.
     pub entries: u64,
     /// Whether these are all of them, and all of their templates.
     pub complete: bool,
@@ -49,10 +49,10 @@ impl Cache {
         let now_ms = self.now_ms();
         let mut report = Report { complete: true, ..Report::default() };
         let mut cursor: Option<EntryId> = None;
-        loop {
+        for number in 0.. {
             let page = self.store().scan(owner, cursor, PAGE).await?;
             let Some(last) = page.last() else { break };
-            if report.entries >= ENTRIES_MAX {
+            if number == PAGES_MAX {
                 report.complete = false;
                 break;
             }
@@ -61,9 +61,6 @@ impl Cache {
                 let live = slice.iter().filter(|entry| !entry.life.is_over(now_ms));
                 live.for_each(|entry| report.add(entry, templates, guards));
                 tokio::task::yield_now().await;
-            }
-            if page.len() < PAGE {
-                break;
             }
         }
         Ok(report.finish(limit))
@@ -152,17 +149,11 @@ impl Count {
     }
 }
 
-/// Entries looked at for one report: a second's work.
-const ENTRIES_MAX: u64 = 20_000;
+/// Of entries, for one report: a second's work.
+const PAGES_MAX: usize = 20;
 
 /// Of the texts of all templates that one report counts.
 const BYTES_MAX: usize = 8 << 20;
-
-/// Entries read at a time.
-const PAGE: usize = 1000;
-
-/// Entries that are looked at before others get their turn: a millisecond.
-const SLICE: usize = 32;
 
 /// Shapes that are told apart in one slot.
 const SHAPES_MAX: usize = 64;
