@@ -169,7 +169,8 @@ impl Cache {
     /// Its metrics go into `registry`.
     pub fn new(parts: Parts, settings: CacheSettings, registry: &mut Registry) -> Self {
         let (metrics, tallies, guards) = (Metrics::register(registry), Tallies::default(), Guards::default());
-        let templates = Templates::new(&settings.templates);
+        let is_fresh = parts.store.usage().is_empty() && !parts.store.health().loading;
+        let templates = Templates::new(&settings.templates, is_fresh);
         let cache = Self { parts, settings, metrics, tallies, guards, templates };
         for (owner, _) in cache.parts.store.usage() {
             cache.tallies.create(&owner);

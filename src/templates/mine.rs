@@ -7,7 +7,8 @@ use crate::cache::Cache;
 use crate::store::StoreError;
 
 impl Cache {
-    /// Looks at every entry once, a page at a time, and returns how many have values in slots.
+    /// Looks at every entry once, a page at a time, and returns how many have values in slots. Over a store that held
+    /// entries before, no answer is refilled until this was done.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -33,6 +34,7 @@ impl Cache {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+        templates.mined();
         Ok(mined)
     }
 }

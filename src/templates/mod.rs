@@ -1,8 +1,8 @@
 //! The template tier: what is equal but for values that say nothing, and answers that only repeat a value.
 //!
 //! Needs no embedding. The index is derived and in this process's memory: every insert adds to it, and after a start the
-//! stored entries are looked through again ([`Cache::mine_templates`]); until then the tier only finds less. What it
-//! points to is checked against the stored entry before it is served.
+//! stored entries are looked through again (`Cache::mine_templates`); until then the tier finds less, and refills nothing.
+//! What it points to is checked against the stored entry before it is served.
 
 mod index;
 mod mine;
@@ -12,6 +12,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
@@ -48,6 +49,8 @@ impl Default for TemplateSettings {
 pub(crate) struct Templates {
     settings: TemplateSettings,
     index: RwLock<Index>,
+    /// Whether every stored entry is in the index: before that a contradiction may be unknown.
+    complete: AtomicBool,
 }
 
 /// A prompt, and how it was split.
@@ -70,10 +73,11 @@ pub(crate) enum Found {
 }
 
 impl Templates {
-    pub(crate) fn new(settings: &TemplateSettings) -> Self {
+    /// `complete`: nothing is stored yet.
+    pub(crate) fn new(settings: &TemplateSettings, complete: bool) -> Self {
         // Some more than are needed, for one may have gone.
         let index = Index::new(settings.keys_max, settings.refill_after + 2);
-        Self { settings: settings.clone(), index: RwLock::new(index) }
+        Self { settings: settings.clone(), index: RwLock::new(index), complete: AtomicBool::new(complete) }
     }
 
     /// What entries that are about to be stored would be found by.
@@ -89,12 +93,21 @@ impl Templates {
         }
     }
 
+    /// Every stored entry was learnt.
+    fn mined(&self) {
+        self.complete.store(true, Ordering::Release);
+    }
+
+    fn may_refill(&self) -> bool {
+        self.settings.refill && self.complete.load(Ordering::Acquire)
+    }
+
     /// Whether a prompt with another value would be served this entry's answer around it.
     fn is_refilled(&self, entry: &Entry, slotted: &Slotted) -> bool {
         let seen = self.seen(entry, slotted);
         let index = self.index.read();
         let is_learnt = |frame: &SeenFrame| index.learnt(&frame.key, self.settings.refill_after).is_some();
-        !index.is_barred(&seen.skeleton) && seen.frames.iter().any(is_learnt)
+        self.may_refill() && !index.is_barred(&seen.skeleton) && seen.frames.iter().any(is_learnt)
     }
 
     /// An entry that answers the prompt: one that asks the same, or a copy of one whose answer repeats a value, with the
@@ -118,7 +131,7 @@ impl Templates {
             return Ok(Found::Absent);
         }
         match self.find_equal(asked, &slotted, store, guards).await? {
-            Found::Absent if self.settings.refill => self.find_refilled(asked, &slotted, store, guards).await,
+            Found::Absent if self.may_refill() => self.find_refilled(asked, &slotted, store, guards).await,
             found => Ok(found),
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Finished, Home};
+use crate::support::{Finished, Home, until};
 
 #[track_caller]
 fn parsed(finished: &Finished) -> Value {
@@ -108,8 +108,12 @@ async fn templates_are_shown_as_a_table() {
         run(&["insert", &format!("Where\nis {id}?"), &format!("{id} is here."), "--cache", "other"]).check(0, &[]);
     }
     run(&["insert", "Hi Ada, who are you?", "Me.", "--cache", "other"]).check(0, &[]);
-    let table = run(&["templates", "--cache", "other"]);
-    table.check(0, &["3 entries looked at"]);
+    let table = until("the answer is refilled", async || {
+        let table = run(&["templates", "--cache", "other"]);
+        table.check(0, &["3 entries looked at"]);
+        table.stdout.contains(" yes ").then_some(table)
+    })
+    .await;
     let expected = [
         "   count  refilled  template",
         "       2  yes       Where is {id}?",
