@@ -8,7 +8,7 @@ use divan::{Bencher, black_box};
 use nearhit::cache::{Cache, CacheSettings, Lookup, NewEntry, Parts, Query, Tiers};
 use nearhit::clock::SystemClock;
 use nearhit::decision::{
-    Answer, AnswerKind, CacheName, Embedding, Fingerprint, Origin, Partition, Prompt, Scope, Tenant,
+    Answer, AnswerKind, CacheName, Embedding, Fingerprint, Origin, Partition, Prompt, Scope, Tenant, Tier,
 };
 use nearhit::embed::candle::{Hardware, Wanted};
 use nearhit::embed::{Asker, EmbedSettings, Embedder};
@@ -29,6 +29,30 @@ fn fingerprint(bencher: Bencher) {
 #[divan::bench]
 fn exact_hit(bencher: Bencher) {
     let (bench, query) = (&*BENCH, Query::new(prompt(7)));
+    bencher.bench(|| bench.lookup(black_box(&query)));
+}
+
+#[divan::bench]
+fn template_hit(bencher: Bencher) {
+    let (bench, query) =
+        (&*BENCH, Query::new(new_prompt("Hi Bob, how do I change the delivery address of order number 7?")));
+    assert!(matches!(bench.lookup(&query), Lookup::Hit(found) if found[0].tier == Tier::Template));
+    bencher.bench(|| bench.lookup(black_box(&query)));
+}
+
+#[divan::bench]
+fn refilled_hit(bencher: Bencher) {
+    let (bench, query) = (&*BENCH, Query::new(new_prompt("Where is parcel #K-99999 now?")));
+    assert!(matches!(bench.lookup(&query), Lookup::Hit(found) if found[0].tier == Tier::Template));
+    bencher.bench(|| bench.lookup(black_box(&query)));
+}
+
+/// What looking for a template adds to a miss.
+#[divan::bench]
+fn no_template(bencher: Bencher) {
+    let prompt = new_prompt("How do I change the delivery address of order number 7000000?");
+    let query = Query { tiers: Tiers { exact: false, template: true, semantic: false }, ..Query::new(prompt) };
+    let bench = &*BENCH;
     bencher.bench(|| bench.lookup(black_box(&query)));
 }
 
@@ -99,17 +123,12 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
         clock: Arc::new(SystemClock::start()),
     };
     let cache = Cache::new(parts, CacheSettings::default(), &mut Registry::default());
-    let new = (0..entries).map(|n| NewEntry {
-        prompt: prompt(n),
-        origin: Origin::Prompt { context: None },
-        answer: Answer { kind: AnswerKind::Text, body: format!("answer {n}"), usage: None },
-        tags: Default::default(),
-        sources: Default::default(),
-        writer: String::new(),
-        created_ms: None,
-        ttl: None,
-        vector: Some(vector(n)),
+    let numbered = (0..entries).map(|n| new_entry(prompt(n), format!("answer {n}"), n));
+    let greeting = new_prompt("Hi Ada, how do I change the delivery address of order number 7?");
+    let parcels = ["#K-20418", "#K-20419"].map(|id| {
+        new_entry(new_prompt(&format!("Where is parcel {id} now?")), format!("Parcel {id} is on its way."), 1)
     });
+    let new = numbered.chain([new_entry(greeting, "In the settings.".into(), 1)]).chain(parcels);
     RUNTIME.block_on(cache.insert_all(new.collect())).expect("stored");
     if measuring {
         // The graph is built beside the first searches; measure what comes after.
@@ -117,6 +136,20 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
     }
     Bench { cache, store, _folder: folder }
 });
+
+fn new_entry(prompt: Prompt, answer: String, n: u64) -> NewEntry {
+    NewEntry {
+        prompt,
+        origin: Origin::Prompt { context: None },
+        answer: Answer { kind: AnswerKind::Text, body: answer, usage: None },
+        tags: Default::default(),
+        sources: Default::default(),
+        writer: String::new(),
+        created_ms: None,
+        ttl: None,
+        vector: Some(vector(n)),
+    }
+}
 
 fn prompt(n: u64) -> Prompt {
     new_prompt(&format!("How do I change the delivery address of order number {n}?"))

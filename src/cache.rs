@@ -15,12 +15,13 @@ use prometheus_client::registry::Registry;
 use crate::clock::Clock;
 use crate::decision::{
     Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Guards, Life, Origin, Outcome, Partition,
-    Policy, Probability, Prompt, Question, Reason, Similarity, Slots, Source, Tenant, Terms, Tier,
+    Policy, Probability, Prompt, Question, Reason, Similarity, Slots, Source, Template, Tenant, Terms, Tier,
 };
 use crate::embed::{Asker, EmbedError, Embedder};
 use crate::metrics::Metrics;
 use crate::store::{Filter, Health, Owner, Removed, Store, StoreError, Usage};
 use crate::tally::{Counts, Tallies};
+use crate::templates::{self, TemplateSettings, Templates};
 
 use self::learned::{Choice, Learning};
 pub use self::learned::{Compared, Judged, Learnt};
@@ -33,6 +34,7 @@ pub struct Cache {
     tallies: Tallies,
     guards: Guards,
     learning: Learning,
+    templates: Templates,
 }
 
 /// The parts behind the seams.
@@ -54,6 +56,7 @@ pub struct CacheSettings {
     pub ttl: Duration,
     /// Length of vectors that callers bring themselves; the embedder is not used then.
     pub external_dimensions: Option<usize>,
+    pub templates: TemplateSettings,
 }
 
 impl Default for CacheSettings {
@@ -63,6 +66,7 @@ impl Default for CacheSettings {
             policies: HashMap::new(),
             ttl: Duration::from_secs(86_400),
             external_dimensions: None,
+            templates: TemplateSettings::default(),
         }
     }
 }
@@ -191,7 +195,10 @@ impl Cache {
     /// Its metrics go into `registry`.
     pub fn new(parts: Parts, settings: CacheSettings, registry: &mut Registry) -> Self {
         let (metrics, tallies, guards) = (Metrics::register(registry), Tallies::default(), Guards::default());
-        let cache = Self { parts, settings, metrics, tallies, guards, learning: Learning::default() };
+        let is_fresh = parts.store.usage().is_empty() && !parts.store.health().loading;
+        let templates = Templates::new(&settings.templates, is_fresh);
+        let learning = Learning::default();
+        let cache = Self { parts, settings, metrics, tallies, guards, learning, templates };
         for (owner, _) in cache.parts.store.usage() {
             cache.tallies.create(&owner);
         }
@@ -326,6 +333,10 @@ impl Cache {
         &self.parts.store
     }
 
+    pub(crate) fn templates(&self) -> (&Templates, &Guards) {
+        (&self.templates, &self.guards)
+    }
+
     pub(crate) fn embedder(&self) -> Option<&Arc<dyn Embedder>> {
         self.parts.embedder.as_ref()
     }
@@ -365,6 +376,16 @@ impl Cache {
                 Err(miss) => return Lookup::Miss(miss),
             }
         }
+        if query.tiers.template {
+            match self.find_template(query, &fingerprint, &template, &slots).await {
+                // Of an answer that was wrong once nobody knows for which values it is right.
+                Ok(Exact::Found(found)) if self.is_doubted(&found.entry) => {}
+                Ok(Exact::Found(found)) => return Lookup::Hit(vec![found]),
+                Ok(Exact::Stale) => stale = Some(Reason::Expired),
+                Ok(Exact::Absent) => {}
+                Err(miss) => return Lookup::Miss(miss),
+            }
+        }
         if !query.tiers.semantic {
             return Lookup::Miss(Miss::because(stale.unwrap_or(Reason::NoCandidate)));
         }
@@ -389,6 +410,29 @@ impl Cache {
             return Ok(Exact::Stale);
         }
         Ok(Exact::Found(matched(Tier::Exact, entry, Similarity::new(1.0), now_ms)))
+    }
+
+    async fn find_template(
+        &self,
+        query: &Query,
+        fingerprint: &Fingerprint,
+        template: &Template,
+        named: &Slots,
+    ) -> Result<Exact, Miss> {
+        let Query { prompt, terms, .. } = query;
+        let now_ms = self.parts.clock.now_ms();
+        let asked = templates::Asked { prompt, fingerprint, template, named, terms, now_ms };
+        let found = self.templates.find(&asked, self.parts.store.as_ref(), &self.guards).await;
+        match found.map_err(|error| {
+            tracing::warn!(%error, "could not read the store");
+            Miss::because(Reason::StoreDown)
+        })? {
+            templates::Found::Entry(entry) => {
+                Ok(Exact::Found(matched(Tier::Template, entry, Similarity::new(1.0), now_ms)))
+            }
+            templates::Found::Stale => Ok(Exact::Stale),
+            templates::Found::Absent => Ok(Exact::Absent),
+        }
     }
 
     async fn find_near(
@@ -521,7 +565,9 @@ impl Cache {
         // A cache exists from its first write on: before anybody can look for what is written.
         let tallies: Vec<_> = owners.iter().map(|owner| self.tallies.create(owner)).collect();
         let ids: Vec<EntryId> = entries.iter().map(|entry| entry.id).collect();
+        let seen = self.templates.see(&entries, &self.guards);
         self.parts.store.put(entries).await?;
+        self.templates.learn(&seen);
         for (owner, id) in owners.iter().zip(ids) {
             self.learning.of(owner).inspect(|learned| learned.lock().forget(id));
         }

@@ -14,9 +14,10 @@ use toml::{Table, Value};
 
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
-use crate::decision::{CacheName, Judge, Policy, Similarity};
+use crate::decision::{CacheName, Judge, Policy, Role, Similarity};
 use crate::server::{ServeSettings, Tenancy};
 use crate::store::{Durability, Limit, Limits, StoreSettings};
+use crate::templates::TemplateSettings;
 use crate::upstream::UpstreamSettings;
 use crate::wire::controls;
 
@@ -196,7 +197,29 @@ impl Config {
                 Err(error) => from.problem(&format!("caches.{name}"), &error.to_string()),
             }
         }
-        CacheSettings { policy, policies, ttl: ttl.unwrap_or(CacheSettings::default().ttl), external_dimensions: None }
+        let ttl = ttl.unwrap_or(CacheSettings::default().ttl);
+        CacheSettings { policy, policies, ttl, external_dimensions: None, templates: Self::read_templates(from) }
+    }
+
+    fn read_templates(from: &mut Reader<'_>) -> TemplateSettings {
+        let TemplateSettings { refill, refill_after, keys_max, mut roles } = TemplateSettings::default();
+        let words = Role::ALL.map(|role| (role.as_str(), role));
+        for name in from.names("templates.roles") {
+            let key = format!("templates.roles.{name}");
+            if let Err(error) = roles.set(&name, from.word(&key, &words)) {
+                from.problem(&key, &error.to_string());
+            }
+        }
+        TemplateSettings {
+            refill: from.read("templates.refill", "true or false", Value::as_bool).unwrap_or(refill),
+            refill_after: from
+                .read("templates.refill_after", "a whole number from 2 to 16", |v| {
+                    whole(v).filter(|n| (2..=16).contains(n))
+                })
+                .unwrap_or(refill_after),
+            keys_max: from.size("templates.keys_max", keys_max),
+            roles,
+        }
     }
 }
 
@@ -344,8 +367,8 @@ impl Reader<'_> {
     }
 
     fn names(&mut self, key: &str) -> Vec<String> {
-        let tables = self.table.get(key).and_then(Value::as_table);
-        tables.map(|tables| tables.keys().cloned().collect()).unwrap_or_default()
+        let table = key.split('.').try_fold(&self.table, |table, section| table.get(section)?.as_table());
+        table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Whatever was not taken is not known.
@@ -434,6 +457,11 @@ mod tests {
             precision = "f16"
             engine = "sse"
             memo_bytes = -1
+            [templates]
+            refill = 1
+            refill_after = 1
+            keys_max = 0
+            roles = { ids = "echoed", id = "silent", id_1 = "volatile" }
         "#;
         let errors = parse(text, &[]).expect_err("many problems").0;
         let expected = [
@@ -450,6 +478,12 @@ mod tests {
             ("embed.precision", "\"f16\""),
             ("embed.engine", "\"sse\""),
             ("embed.memo_bytes", "-1"),
+            ("templates.refill", "1"),
+            ("templates.refill_after", "1"),
+            ("templates.keys_max", "0"),
+            ("templates.roles.ids", "\"ids\""),
+            ("templates.roles.id", "\"silent\""),
+            ("templates.roles.id_1", "\"id_1\""),
         ];
         for (key, value) in expected {
             let prefix = format!("nearhit.toml: {key}: ");

@@ -62,6 +62,7 @@ pub mod clock;
 pub mod metrics;
 mod renew;
 mod tally;
+pub mod templates;
 
 pub mod embed;
 pub mod store;

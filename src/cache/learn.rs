@@ -119,4 +119,9 @@ impl Cache {
     pub(super) fn is_barred(&self, entry: &Entry) -> bool {
         self.learning.of(&Owner::of(entry)).is_some_and(|learned| learned.lock().is_barred(entry.id))
     }
+
+    /// Whether the entry's answer was wrong for somebody.
+    pub(super) fn is_doubted(&self, entry: &Entry) -> bool {
+        self.learning.of(&Owner::of(entry)).is_some_and(|learned| learned.lock().is_doubted(entry.id))
+    }
 }

@@ -261,6 +261,11 @@ impl Learned {
         self.records.of(entry).is_some_and(|record| record.is_barred())
     }
 
+    /// Whether the entry's answer was wrong for somebody.
+    pub(crate) fn is_doubted(&self, entry: EntryId) -> bool {
+        self.records.of(entry).is_some_and(EntryRecord::refuses)
+    }
+
     /// The entry has another answer now, or none.
     pub(crate) fn forget(&mut self, entry: EntryId) {
         self.records.forget(entry);

@@ -12,6 +12,7 @@ mod learned;
 mod model;
 mod serve;
 mod settings;
+mod templates;
 mod transfer;
 mod tune;
 
@@ -54,6 +55,8 @@ enum Command {
     Feedback(entries::FeedbackArgs),
     /// Recommend a bound for an error budget, from what a running server compared.
     Tune(tune::TuneArgs),
+    /// What the prompts of a cache have in common.
+    Templates(templates::TemplatesArgs),
     /// Store the entries of an exported file in a running server.
     Import(transfer::ImportArgs),
     /// Write a running server's entries to a file.
@@ -94,6 +97,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             Command::Stats(args) => entries::stats(&args).await,
             Command::Feedback(args) => entries::feedback(&args).await,
             Command::Tune(args) => tune::tune(&args).await,
+            Command::Templates(args) => templates::run(&args).await,
             Command::Import(args) => transfer::import(&args).await,
             Command::Export(args) => transfer::export(&args).await,
             #[cfg(feature = "candle")]

@@ -13,7 +13,9 @@ mod guards;
 mod outcome;
 mod policy;
 mod prompt;
+mod refill;
 mod score;
+mod slots;
 mod template;
 mod text;
 
@@ -27,5 +29,7 @@ pub use guards::Guards;
 pub use outcome::{Outcome, Reason, Tier};
 pub use policy::{Admission, Appraisal, Finish, Judge, Policy, Question, Recording, Terms};
 pub use prompt::{Attributes, CacheName, InvalidCacheName, Prompt, Scope, Surface, Tenant, Vars, normalise};
+pub use refill::{AnswerTemplate, repeats};
 pub use score::EMBEDDER;
+pub use slots::{Key, Role, Roles, Slot, Slotted, UnknownSlot, shape};
 pub use template::{Slots, Template};

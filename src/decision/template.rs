@@ -98,7 +98,7 @@ fn cut(segment: Segment, name: &str, value: &str) -> Vec<Segment> {
 }
 
 /// Whether the value at `at` is not part of a longer word: "Ana" is no slot in "banana" or "Anatole".
-fn stands_alone(text: &str, at: usize, value: &str) -> bool {
+pub(crate) fn stands_alone(text: &str, at: usize, value: &str) -> bool {
     let word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
     let joined_before = word(value.chars().next()) && word(text[..at].chars().next_back());
     let joined_after = word(value.chars().next_back()) && word(text[at + value.len()..].chars().next());

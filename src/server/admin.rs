@@ -47,6 +47,7 @@ async fn openapi() -> Json<utoipa::openapi::OpenApi> {
         api::caches::stats,
         api::caches::tune,
         api::caches::flush,
+        api::templates::list,
     )
 )]
 struct Api;

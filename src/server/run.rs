@@ -57,6 +57,7 @@ pub async fn serve(
     let (data_address, admin_address) = (bound(&data)?, bound(&admin)?);
     started(data_address, admin_address);
     let renewing = tokio::spawn(renew_vectors(Arc::clone(&app)));
+    let mining = tokio::spawn(mine_templates(Arc::clone(&app)));
 
     let (stopping, stopped) = tokio::sync::watch::channel(false);
     let stop_signal = tokio::spawn(async move {
@@ -83,6 +84,7 @@ pub async fn serve(
     };
     stop_signal.abort();
     renewing.abort();
+    mining.abort();
     // Answers that were sent are stored before the process goes.
     app.tasks.close();
     if tokio::time::timeout(STORE_TIME, app.tasks.wait()).await.is_err() {
@@ -97,6 +99,14 @@ async fn renew_vectors(app: Arc<App>) {
         Ok(0) => {}
         Ok(entries) => tracing::info!(entries, "embedded entries again"),
         Err(error) => tracing::warn!(%error, "not every entry could be embedded again; the next start goes on"),
+    }
+}
+
+/// In the background too: until it is done the template tier finds less.
+async fn mine_templates(app: Arc<App>) {
+    match app.cache.mine_templates().await {
+        Ok(entries) => tracing::debug!(entries, "found templates in what is stored"),
+        Err(error) => tracing::warn!(%error, "not every stored entry is found by its template before the next start"),
     }
 }
 

@@ -15,6 +15,8 @@ pub mod pair;
 pub mod quantifier;
 
 use self::pair::Pair;
+use super::slots::Slotted;
+use super::template::{Slots, Template};
 use super::text::Text;
 use super::text::lexicon::Lexicon;
 use super::{Reason, Similarity, score};
@@ -36,6 +38,11 @@ impl Guards {
     /// What a text says, as far as the guards care.
     pub fn read(&self, text: &str) -> Text {
         Text::read(text, &self.lexicon)
+    }
+
+    /// A text that was read, in slots: those of the caller's `template`, and the values that stand between them.
+    pub fn split(&self, text: &Text, template: &Template, named: &Slots) -> Slotted {
+        Slotted::split(text, template, named, &self.lexicon)
     }
 
     /// How likely the answer to `old` fits `new`, in `[0, 1]` and to be calibrated, or why it is none however similar

@@ -5,6 +5,7 @@ pub(super) mod entries;
 pub(super) mod fields;
 pub(super) mod insert;
 pub(super) mod search;
+pub(super) mod templates;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/caches", get(caches::list))
         .route("/v1/caches/{cache}/stats", get(caches::stats))
         .route("/v1/caches/{cache}/tune", get(caches::tune))
+        .route("/v1/caches/{cache}/templates", get(templates::list))
         .route("/v1/caches/{cache}/flush", post(caches::flush))
         .route("/v1/caches/{cache}/entries/search", post(search::search))
         .route("/v1/caches/{cache}/entries/search/batch", post(search::search_batch))

@@ -8,6 +8,7 @@ mod lifetime;
 mod meaning;
 mod removal;
 mod surface;
+mod templates;
 
 use serde_json::{Value, json};
 

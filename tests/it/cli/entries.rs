@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Finished, Home};
+use crate::support::{Finished, Home, until};
 
 #[track_caller]
 fn parsed(finished: &Finished) -> Value {
@@ -94,4 +94,35 @@ async fn the_key_names_the_tenant() {
     let help = server.run(&home, &["search", "--help"]);
     assert!(!help.stdout.contains("sk-test"), "{help:?}");
     assert!(!server.log().contains("sk-test"));
+}
+
+#[tokio::test]
+async fn templates_are_shown_as_a_table() {
+    let home = Home::new();
+    let server = home.serve(&[]).await;
+    let run = |args: &[&str]| server.run(&home, args);
+    let none = run(&["templates"]);
+    none.check(0, &["0 entries looked at"]);
+    assert_eq!(none.stdout, "");
+    for id in ["#K-20418", "#K-20419"] {
+        run(&["insert", &format!("Where\nis {id}?"), &format!("{id} is here."), "--cache", "other"]).check(0, &[]);
+    }
+    run(&["insert", "Hi Ada, who are you?", "Me.", "--cache", "other"]).check(0, &[]);
+    let table = until("the answer is refilled", async || {
+        let table = run(&["templates", "--cache", "other"]);
+        table.check(0, &["3 entries looked at"]);
+        table.stdout.contains(" yes ").then_some(table)
+    })
+    .await;
+    let expected = [
+        "   count  refilled  template",
+        "       2  yes       Where is {id}?",
+        "                    id echoed: #A-9 (2)",
+        "       1  no        Hi {name}, who are you?",
+        "                    name volatile: Aa (1)",
+    ];
+    assert_eq!(table.stdout.lines().collect::<Vec<_>>(), expected);
+    let parsed = parsed(&run(&["templates", "--cache", "other", "--json", "--limit", "1"]));
+    assert_eq!((&parsed["data"][0]["count"], parsed["data"].as_array().map(Vec::len)), (&json!(2), Some(1)));
+    run(&["templates", "--limit", "0"]).check(65, &["400", "limit"]);
 }

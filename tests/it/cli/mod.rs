@@ -91,6 +91,7 @@ fn a_server_that_is_not_there_is_named() {
         &["delete", "--tag", "t"],
         &["flush", "--yes"],
         &["stats"],
+        &["templates"],
         &["import", &file],
         &["export", &file],
     ] {

@@ -36,6 +36,22 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Kind; 13] = [
+        Kind::Number,
+        Kind::Percent,
+        Kind::Money,
+        Kind::Quantity,
+        Kind::Date,
+        Kind::Time,
+        Kind::Id,
+        Kind::Email,
+        Kind::Url,
+        Kind::Path,
+        Kind::Quoted,
+        Kind::Code,
+        Kind::Name,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::Number => "number",
