@@ -11,11 +11,12 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::Clock;
 use crate::decision::{
-    Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Guards, Life, Origin, Partition, Policy,
-    Probability, Prompt, Question, Reason, Similarity, Slots, Source, Tenant, Terms, Tier, Verdict,
+    Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Freshness, Guards, Life, Origin, Partition,
+    Policy, Probability, Prompt, Question, Reason, Similarity, Slots, Source, Tenant, Terms, Tier, Verdict,
 };
 use crate::embed::{Asker, EmbedError, Embedder};
 use crate::metrics::Metrics;
+use crate::rules::CacheRules;
 use crate::store::{Filter, Health, Owner, Removed, Store, StoreError, Usage};
 use crate::tally::{Counts, Tallies};
 
@@ -26,6 +27,7 @@ pub struct Cache {
     metrics: Metrics,
     tallies: Tallies,
     guards: Guards,
+    freshness: Freshness,
 }
 
 /// The parts behind the seams.
@@ -43,6 +45,9 @@ pub struct CacheSettings {
     pub policy: Policy,
     /// Where a cache has a policy of its own.
     pub policies: HashMap<CacheName, Policy>,
+    pub rules: CacheRules,
+    /// Where a cache has rules of its own.
+    pub own_rules: HashMap<CacheName, CacheRules>,
     /// Time to live of an entry that names none.
     pub ttl: Duration,
     /// Length of vectors that callers bring themselves; the embedder is not used then.
@@ -54,6 +59,8 @@ impl Default for CacheSettings {
         Self {
             policy: Policy::default(),
             policies: HashMap::new(),
+            rules: CacheRules::default(),
+            own_rules: HashMap::new(),
             ttl: Duration::from_secs(86_400),
             external_dimensions: None,
         }
@@ -147,7 +154,7 @@ pub struct NewEntry {
     pub writer: String,
     /// When the answer was made, wall-clock milliseconds; now if absent.
     pub created_ms: Option<u64>,
-    /// Time to live from now; the operator's if absent.
+    /// Time to live from now; if absent the operator's, which is shorter where the answer depends on now or here.
     pub ttl: Option<Duration>,
     /// The prompt's vector, where it is known already.
     pub vector: Option<Embedding>,
@@ -165,7 +172,7 @@ impl Cache {
     /// Its metrics go into `registry`.
     pub fn new(parts: Parts, settings: CacheSettings, registry: &mut Registry) -> Self {
         let (metrics, tallies, guards) = (Metrics::register(registry), Tallies::default(), Guards::default());
-        let cache = Self { parts, settings, metrics, tallies, guards };
+        let cache = Self { parts, settings, metrics, tallies, guards, freshness: Freshness::default() };
         for (owner, _) in cache.parts.store.usage() {
             cache.tallies.create(&owner);
         }
@@ -295,6 +302,18 @@ impl Cache {
         self.parts.embedder.as_ref()
     }
 
+    pub(crate) fn guards(&self) -> &Guards {
+        &self.guards
+    }
+
+    pub(crate) fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    pub(crate) fn rules(&self, cache: &CacheName) -> &CacheRules {
+        self.settings.own_rules.get(cache).unwrap_or(&self.settings.rules)
+    }
+
     /// How the store is.
     pub fn health(&self) -> Health {
         self.parts.store.health()
@@ -314,7 +333,7 @@ impl Cache {
 
     async fn find(&self, query: &Query) -> Lookup {
         if self.tallies.of(&owner(&query.prompt)).is_none() {
-            return Lookup::Miss(Miss::because(Reason::Empty));
+            return Lookup::Miss(Miss::because(self.refuses(&query.prompt).unwrap_or(Reason::Empty)));
         }
         let (fingerprint, template, slots) = Fingerprint::split(&query.prompt);
         let mut stale = None;
@@ -325,6 +344,9 @@ impl Cache {
                 Ok(Exact::Absent) => {}
                 Err(miss) => return Lookup::Miss(miss),
             }
+        }
+        if let Some(reason) = self.refuses(&query.prompt) {
+            return Lookup::Miss(Miss::because(reason));
         }
         if !query.tiers.semantic {
             return Lookup::Miss(Miss::because(stale.unwrap_or(Reason::NoCandidate)));
@@ -377,16 +399,22 @@ impl Cache {
         let question = Question { text: &query.prompt.text, slots, guards: &self.guards };
         let mut matches = Vec::new();
         let mut rest = candidates.as_slice();
+        let mut refused: Option<Nearest> = None;
         while matches.len() < query.limit {
             match policy.judge(&question, rest, &query.terms, now_ms) {
                 Verdict::Reuse(index) => {
                     let Candidate { entry, similarity } = rest[index].clone();
-                    matches.push(matched(Tier::Semantic, entry, similarity, now_ms));
                     rest = &rest[index + 1..];
+                    if self.is_stale(&query.prompt, &entry.text, entry.life.age_ms(now_ms)) {
+                        refused.get_or_insert(Nearest { id: entry.id, similarity, reason: Reason::Perishable });
+                        continue;
+                    }
+                    matches.push(matched(Tier::Semantic, entry, similarity, now_ms));
                 }
                 Verdict::Refuse { reason, nearest } if matches.is_empty() => {
                     let nearest = nearest.map(|index| &rest[index]);
                     let nearest = nearest.map(|c| Nearest { id: c.entry.id, similarity: c.similarity, reason });
+                    let (reason, nearest) = refused.map_or((reason, nearest), |first| (first.reason, Some(first)));
                     return Lookup::Miss(Miss { reason: stale.unwrap_or(reason), nearest, vector: Some(vector) });
                 }
                 Verdict::Refuse { .. } => break,
@@ -426,7 +454,8 @@ impl Cache {
         };
         let exact_only = vector.as_ref().err().copied();
         let now_ms = self.parts.clock.now_ms();
-        let ttl_ms = u64::try_from(ttl.unwrap_or(self.settings.ttl).as_millis()).unwrap_or(u64::MAX);
+        let ttl = ttl.unwrap_or_else(|| self.ttl(&prompt, None));
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let id = EntryId::of(&fingerprint);
         let entry = Entry {
             id,

@@ -13,7 +13,8 @@ use http::Uri;
 use toml::{Table, Value};
 
 use crate::cache::CacheSettings;
-use crate::decision::{CacheName, Policy};
+use crate::decision::{CacheName, Perishable, Policy};
+use crate::rules::CacheRules;
 use crate::server::{ServeSettings, Tenancy};
 use crate::store::{Durability, Limit, Limits, StoreSettings};
 use crate::upstream::UpstreamSettings;
@@ -187,15 +188,22 @@ impl Config {
         let policy = from.policy("cache.threshold").unwrap_or_default();
         let ttl = from
             .read("cache.ttl_s", "a number of seconds above 0 and at most 10 years", |v| controls::seconds(number(v)));
-        let mut policies = HashMap::new();
+        let rules = from.rules("cache", CacheRules::default());
+        let (mut policies, mut own_rules) = (HashMap::new(), HashMap::new());
         for name in from.names("caches") {
-            let key = format!("caches.{name}.threshold");
+            let section = format!("caches.{name}");
+            let policy = from.policy(&format!("{section}.threshold")).unwrap_or(policy);
+            let own = from.rules(&section, rules);
             match CacheName::parse(&name) {
-                Ok(name) => drop(policies.insert(name, from.policy(&key).unwrap_or(policy))),
-                Err(error) => from.problem(&format!("caches.{name}"), &error.to_string()),
+                Ok(name) => {
+                    policies.insert(name.clone(), policy);
+                    own_rules.insert(name, own);
+                }
+                Err(error) => from.problem(&section, &error.to_string()),
             }
         }
-        CacheSettings { policy, policies, ttl: ttl.unwrap_or(CacheSettings::default().ttl), external_dimensions: None }
+        let ttl = ttl.unwrap_or(CacheSettings::default().ttl);
+        CacheSettings { policy, policies, rules, own_rules, ttl, external_dimensions: None }
     }
 }
 
@@ -266,9 +274,13 @@ impl Reader<'_> {
 
     /// One of the words; the first is the default.
     fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> T {
+        self.word_or(key, words, words[0].1)
+    }
+
+    fn word_or<T: Copy>(&mut self, key: &str, words: &[(&str, T)], default: T) -> T {
         let expected = words.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(" or ");
         let find = |v: &Value| words.iter().find(|(word, _)| v.as_str() == Some(word)).map(|(_, value)| *value);
-        self.read(key, &expected, find).unwrap_or(words[0].1)
+        self.read(key, &expected, find).unwrap_or(default)
     }
 
     /// One of the words, as it is; the first is the default.
@@ -298,9 +310,13 @@ impl Reader<'_> {
     }
 
     fn seconds(&mut self, key: &str, default: u64) -> Duration {
+        self.seconds_or(key, Duration::from_secs(default))
+    }
+
+    fn seconds_or(&mut self, key: &str, default: Duration) -> Duration {
         let parsed =
             self.read(key, "a number of seconds above 0 and at most 10 years", |v| controls::seconds(number(v)));
-        parsed.unwrap_or(Duration::from_secs(default))
+        parsed.unwrap_or(default)
     }
 
     fn milliseconds(&mut self, key: &str, default: u64) -> Duration {
@@ -313,6 +329,15 @@ impl Reader<'_> {
     fn policy(&mut self, key: &str) -> Option<Policy> {
         let threshold = self.read(key, "a number from 0 to 1", |v| controls::threshold(number(v)))?;
         Some(Policy { threshold })
+    }
+
+    /// The rules of a section; what it leaves out is as in `default`.
+    fn rules(&mut self, section: &str, default: CacheRules) -> CacheRules {
+        let words = [("ttl", Perishable::Ttl), ("miss", Perishable::Miss), ("ignore", Perishable::Ignore)];
+        CacheRules {
+            perishable: self.word_or(&format!("{section}.perishable"), &words, default.perishable),
+            perishable_ttl: self.seconds_or(&format!("{section}.perishable_ttl_s"), default.perishable_ttl),
+        }
     }
 
     fn names(&mut self, key: &str) -> Vec<String> {
@@ -393,6 +418,8 @@ mod tests {
             [cache]
             threshold = 1.1
             ttl_s = -1
+            perishable = "never"
+            perishable_ttl_s = 0
             [caches.Bad]
             threshold = 0.5
             [store]
@@ -413,6 +440,8 @@ mod tests {
             ("serve.lisen", "127.0.0.1:1"),
             ("cache.threshold", "1.1"),
             ("cache.ttl_s", "-1"),
+            ("cache.perishable", "\"never\""),
+            ("cache.perishable_ttl_s", "0"),
             ("caches.Bad", "\"Bad\""),
             ("store.kind", "7"),
             ("upstream.openai", "ftp://x"),
@@ -424,6 +453,17 @@ mod tests {
             let prefix = format!("nearhit.toml: {key}: ");
             assert!(errors.iter().any(|e| e.starts_with(&prefix) && e.contains(value)), "{key} in {errors:#?}");
         }
+    }
+
+    #[test]
+    fn a_cache_has_what_it_does_not_set_from_the_others() {
+        let text = "[cache]\nperishable = \"miss\"\nperishable_ttl_s = 60\n[caches.news]\nperishable = \"ttl\"\n[caches.old]\nthreshold = 1.0";
+        let cache = parse(text, &[]).expect("valid").cache;
+        let rules = |name: &str| cache.own_rules[&CacheName::parse(name).expect("a name")];
+        let miss = CacheRules { perishable: Perishable::Miss, perishable_ttl: Duration::from_secs(60) };
+        assert_eq!(cache.rules, miss);
+        assert_eq!(rules("news"), CacheRules { perishable: Perishable::Ttl, ..miss });
+        assert_eq!(rules("old"), miss);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod canonical;
 mod entry;
 mod fingerprint;
+mod freshness;
 mod guards;
 mod outcome;
 mod policy;
@@ -19,6 +20,7 @@ pub use entry::{
     Source, TokenUsage, dot,
 };
 pub use fingerprint::{Fingerprint, Partition};
+pub use freshness::{Freshness, Perishable};
 pub use guards::Guards;
 pub use outcome::{Outcome, Reason, Tier};
 pub use policy::{Admission, Finish, Policy, Question, Recording, Terms, Verdict};

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("record", 5, "layer"),
     ("cache", 4, "path"),
     ("renew", 4, "path"),
+    ("rules", 4, "path"),
     ("tally", 4, "path"),
     ("embed::candle::*", 4, "candle"),
     ("embed::model", 4, "candle"),
