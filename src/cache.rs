@@ -16,7 +16,7 @@ use crate::decision::{
 };
 use crate::embed::{Asker, EmbedError, Embedder};
 use crate::metrics::Metrics;
-use crate::rules::CacheRules;
+use crate::rules::{CacheRules, TurnReader};
 use crate::store::{Filter, Health, Owner, Removed, Store, StoreError, Usage};
 use crate::tally::{Counts, Tallies};
 
@@ -48,6 +48,7 @@ pub struct CacheSettings {
     pub rules: CacheRules,
     /// Where a cache has rules of its own.
     pub own_rules: HashMap<CacheName, CacheRules>,
+    pub turn_reader: TurnReader,
     /// Time to live of an entry that names none.
     pub ttl: Duration,
     /// Length of vectors that callers bring themselves; the embedder is not used then.
@@ -61,6 +62,7 @@ impl Default for CacheSettings {
             policies: HashMap::new(),
             rules: CacheRules::default(),
             own_rules: HashMap::new(),
+            turn_reader: TurnReader::default(),
             ttl: Duration::from_secs(86_400),
             external_dimensions: None,
         }
@@ -113,6 +115,8 @@ pub struct Match {
     pub tier: Tier,
     pub entry: Arc<Entry>,
     pub similarity: Similarity,
+    /// Of the turns before, where they are matched by meaning and are not equal.
+    pub context: Option<Similarity>,
     /// Chance that the reuse is right, where it is known.
     pub probability: Option<Probability>,
     pub age_ms: u64,
@@ -335,7 +339,7 @@ impl Cache {
         if self.tallies.of(&owner(&query.prompt)).is_none() {
             return Lookup::Miss(Miss::because(self.refuses(&query.prompt).unwrap_or(Reason::Empty)));
         }
-        let (fingerprint, template, slots) = Fingerprint::split(&query.prompt);
+        let (fingerprint, template, slots) = self.split(&query.prompt);
         let mut stale = None;
         if query.tiers.exact {
             match self.find_exact(&fingerprint, &query.terms).await {
@@ -405,11 +409,12 @@ impl Cache {
                 Verdict::Reuse(index) => {
                     let Candidate { entry, similarity } = rest[index].clone();
                     rest = &rest[index + 1..];
-                    if self.is_stale(&query.prompt, &entry.text, entry.life.age_ms(now_ms)) {
-                        refused.get_or_insert(Nearest { id: entry.id, similarity, reason: Reason::Perishable });
-                        continue;
+                    match self.objection(query, &entry, now_ms).await {
+                        Ok(context) => {
+                            matches.push(Match { context, ..matched(Tier::Semantic, entry, similarity, now_ms) });
+                        }
+                        Err(reason) => drop(refused.get_or_insert(Nearest { id: entry.id, similarity, reason })),
                     }
-                    matches.push(matched(Tier::Semantic, entry, similarity, now_ms));
                 }
                 Verdict::Refuse { reason, nearest } if matches.is_empty() => {
                     let nearest = nearest.map(|index| &rest[index]);
@@ -444,7 +449,7 @@ impl Cache {
 
     async fn entry(&self, new: NewEntry) -> (Entry, Inserted) {
         let NewEntry { prompt, origin, answer, tags, sources, writer, created_ms, ttl, vector } = new;
-        let (fingerprint, template, slots) = Fingerprint::split(&prompt);
+        let (fingerprint, template, slots) = self.split(&prompt);
         let vector = match (vector, &self.parts.embedder) {
             (Some(vector), _) => Ok(vector),
             (None, Some(embedder)) => {
@@ -506,7 +511,7 @@ enum Exact {
     Absent,
 }
 
-async fn embed(embedder: &dyn Embedder, text: &str, asker: Asker<'_>) -> Result<Embedding, Reason> {
+pub(crate) async fn embed(embedder: &dyn Embedder, text: &str, asker: Asker<'_>) -> Result<Embedding, Reason> {
     let result = embedder.embed(&[text], asker).await.pop();
     match result.unwrap_or_else(|| Err(EmbedError::Failed("no result".into()))) {
         Ok(vector) => Ok(vector),
@@ -526,7 +531,7 @@ fn owner(prompt: &Prompt) -> Owner {
 fn matched(tier: Tier, entry: Arc<Entry>, similarity: Similarity, now_ms: u64) -> Match {
     let probability = (tier == Tier::Exact).then_some(Probability::CERTAIN);
     let (age_ms, expires_in_ms) = (entry.life.age_ms(now_ms), entry.life.expires_ms.saturating_sub(now_ms));
-    Match { tier, entry, similarity, probability, age_ms, expires_in_ms }
+    Match { tier, entry, similarity, context: None, probability, age_ms, expires_in_ms }
 }
 
 /// Candidates that are judged: the first may be refused for what a later one is not.

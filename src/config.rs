@@ -13,12 +13,12 @@ use http::Uri;
 use toml::{Table, Value};
 
 use crate::cache::CacheSettings;
-use crate::decision::{CacheName, Perishable, Policy};
-use crate::rules::CacheRules;
+use crate::decision::{CacheName, ContextRule, Perishable, Policy};
+use crate::rules::{CacheRules, TurnReader};
 use crate::server::{ServeSettings, Tenancy};
 use crate::store::{Durability, Limit, Limits, StoreSettings};
 use crate::upstream::UpstreamSettings;
-use crate::wire::controls;
+use crate::wire::{chat, controls};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -203,7 +203,8 @@ impl Config {
             }
         }
         let ttl = ttl.unwrap_or(CacheSettings::default().ttl);
-        CacheSettings { policy, policies, rules, own_rules, ttl, external_dimensions: None }
+        let turn_reader = TurnReader(chat::earlier_turns);
+        CacheSettings { policy, policies, rules, own_rules, turn_reader, ttl, external_dimensions: None }
     }
 }
 
@@ -334,9 +335,16 @@ impl Reader<'_> {
     /// The rules of a section; what it leaves out is as in `default`.
     fn rules(&mut self, section: &str, default: CacheRules) -> CacheRules {
         let words = [("ttl", Perishable::Ttl), ("miss", Perishable::Miss), ("ignore", Perishable::Ignore)];
+        let contexts = [("exact", ContextRule::Exact), ("semantic", ContextRule::Semantic)];
+        // With less, whatever came before would hardly count.
+        let threshold = self.read(&format!("{section}.context_threshold"), "a number from 0.5 to 1", |v| {
+            controls::threshold(number(v)).filter(|least| least.get() >= 0.5)
+        });
         CacheRules {
             perishable: self.word_or(&format!("{section}.perishable"), &words, default.perishable),
             perishable_ttl: self.seconds_or(&format!("{section}.perishable_ttl_s"), default.perishable_ttl),
+            context: self.word_or(&format!("{section}.context"), &contexts, default.context),
+            context_threshold: threshold.unwrap_or(default.context_threshold),
         }
     }
 
@@ -374,6 +382,7 @@ fn whole(value: &Value) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::Similarity;
 
     fn parse(text: &str, overrides: &[Override]) -> Result<Config, ConfigErrors> {
         Config::parse("nearhit.toml", text, overrides, PathBuf::from("/data"))
@@ -420,6 +429,8 @@ mod tests {
             ttl_s = -1
             perishable = "never"
             perishable_ttl_s = 0
+            context = "any"
+            context_threshold = 0.4
             [caches.Bad]
             threshold = 0.5
             [store]
@@ -442,6 +453,8 @@ mod tests {
             ("cache.ttl_s", "-1"),
             ("cache.perishable", "\"never\""),
             ("cache.perishable_ttl_s", "0"),
+            ("cache.context", "\"any\""),
+            ("cache.context_threshold", "0.4"),
             ("caches.Bad", "\"Bad\""),
             ("store.kind", "7"),
             ("upstream.openai", "ftp://x"),
@@ -457,12 +470,26 @@ mod tests {
 
     #[test]
     fn a_cache_has_what_it_does_not_set_from_the_others() {
-        let text = "[cache]\nperishable = \"miss\"\nperishable_ttl_s = 60\n[caches.news]\nperishable = \"ttl\"\n[caches.old]\nthreshold = 1.0";
+        let text = r#"
+            [cache]
+            perishable = "miss"
+            perishable_ttl_s = 60
+            [caches.news]
+            perishable = "ttl"
+            [caches.chat]
+            context = "semantic"
+            context_threshold = 0.9
+            [caches.old]
+            threshold = 1.0
+        "#;
         let cache = parse(text, &[]).expect("valid").cache;
         let rules = |name: &str| cache.own_rules[&CacheName::parse(name).expect("a name")];
-        let miss = CacheRules { perishable: Perishable::Miss, perishable_ttl: Duration::from_secs(60) };
+        let perishable_ttl = Duration::from_secs(60);
+        let miss = CacheRules { perishable: Perishable::Miss, perishable_ttl, ..CacheRules::default() };
         assert_eq!(cache.rules, miss);
         assert_eq!(rules("news"), CacheRules { perishable: Perishable::Ttl, ..miss });
+        let context_threshold = Similarity::new(0.9);
+        assert_eq!(rules("chat"), CacheRules { context: ContextRule::Semantic, context_threshold, ..miss });
         assert_eq!(rules("old"), miss);
     }
 

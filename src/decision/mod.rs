@@ -5,6 +5,7 @@
 //! text becomes a vector, or which provider spoke.
 
 mod canonical;
+mod conversation;
 mod entry;
 mod fingerprint;
 mod freshness;
@@ -14,7 +15,9 @@ mod policy;
 mod prompt;
 mod template;
 mod text;
+mod turn;
 
+pub use conversation::{ContextRule, Conversation, Piece, similarity};
 pub use entry::{
     Answer, AnswerKind, Candidate, Embedding, Entry, EntryId, InvalidEmbedding, Life, Origin, Probability, Similarity,
     Source, TokenUsage, dot,
@@ -26,3 +29,4 @@ pub use outcome::{Outcome, Reason, Tier};
 pub use policy::{Admission, Finish, Policy, Question, Recording, Terms, Verdict};
 pub use prompt::{Attributes, CacheName, InvalidCacheName, Prompt, Scope, Surface, Tenant, Vars, normalise};
 pub use template::{Slots, Template};
+pub use turn::{Role, Turn};

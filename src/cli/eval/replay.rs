@@ -17,12 +17,15 @@ use super::questions::{Question, Trial};
 use crate::cache::{Cache, CacheSettings, Lookup, NewEntry, Parts, Query};
 use crate::clock::{Clock, ManualClock};
 use crate::decision::{Answer, AnswerKind, Embedding, Outcome, Policy, Reason, Similarity, Tier};
+use crate::rules::{CacheRules, TurnReader};
 use crate::store::{Durability, Limits, StoreSettings, open};
+use crate::wire::chat::earlier_turns;
 
 /// Rows of a dataset to put to an empty cache.
 pub(super) struct Replay<'a> {
     pub(super) trials: &'a [Trial],
     pub(super) embedder: Arc<MemoEmbedder>,
+    pub(super) rules: CacheRules,
 }
 
 /// How the cache decides, and what is stored.
@@ -40,7 +43,7 @@ pub(super) struct Decision {
     pub(super) outcome: Outcome,
     /// Of a miss or bypass.
     pub(super) reason: Option<Reason>,
-    /// Similarity of what was served.
+    /// Similarity of what was served; the context's where that is lower.
     pub(super) score: Option<f32>,
     /// Number of the row whose answer was served.
     pub(super) served: Option<usize>,
@@ -77,11 +80,14 @@ impl Replay<'_> {
         };
         let store = open(&settings, Arc::clone(&clock))?;
         let parts = Parts { store, embedder: Some(Arc::clone(&self.embedder) as _), clock };
-        let policy = match mode {
-            Mode::Nearest => Policy { threshold: Similarity::new(-1.0) },
-            Mode::Service(policy) => policy,
+        let least = Similarity::new(-1.0);
+        let (policy, rules) = match mode {
+            Mode::Nearest => (Policy { threshold: least }, CacheRules { context_threshold: least, ..self.rules }),
+            Mode::Service(policy) => (policy, self.rules),
         };
-        Ok(Cache::new(parts, CacheSettings { policy, ..CacheSettings::default() }, &mut Registry::default()))
+        let turn_reader = TurnReader(earlier_turns);
+        let settings = CacheSettings { policy, rules, turn_reader, ..CacheSettings::default() };
+        Ok(Cache::new(parts, settings, &mut Registry::default()))
     }
 
     async fn decide(&self, cache: &Cache, mode: Mode, row: usize) -> anyhow::Result<Decision> {
@@ -124,7 +130,9 @@ impl Decision {
             Lookup::Hit(matches) => {
                 let served = matches.first().context("a hit without a match")?;
                 let row = served.entry.answer.body.parse().context("an answer that was not stored here")?;
-                let score = Some(served.similarity.get());
+                // Whoever differs in either differs.
+                let context = served.context.map_or(1.0, Similarity::get);
+                let score = Some(served.similarity.get().min(context));
                 Self { outcome: Outcome::Hit, reason: None, score, served: Some(row), took: None }
             }
             Lookup::Miss(miss) => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::{EvalArgs, Labels, Shape};
+use super::args::{Context, EvalArgs, Labels, Shape};
 use super::curve::{Point, Scored, Sweep, ratio};
 use super::memo::MemoEmbedder;
 use super::replay::Decision;
@@ -99,6 +99,10 @@ pub(super) struct Config {
     /// This version's policy does not learn: neither the labels nor the budget change what it does.
     pub(super) policy: &'static str,
     pub(super) threshold: f32,
+    pub(super) context: Context,
+    /// Least similarity of contexts, where they are matched by meaning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) context_threshold: Option<f32>,
     pub(super) labels: Labels,
     pub(super) store: &'static str,
     pub(super) orders: u32,
@@ -199,6 +203,8 @@ impl Config {
             dimensions: embedder.dimensions(),
             policy: "threshold",
             threshold: args.threshold,
+            context: args.context,
+            context_threshold: (args.context == Context::Semantic).then_some(args.context_threshold),
             labels: args.labels,
             store: "local",
             orders: args.orders,
