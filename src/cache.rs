@@ -48,6 +48,7 @@ pub struct CacheSettings {
     pub rules: CacheRules,
     /// Where a cache has rules of its own.
     pub own_rules: HashMap<CacheName, CacheRules>,
+    /// Needed where contexts are matched by meaning: `TurnReader(wire::chat::earlier_turns)`.
     pub turn_reader: TurnReader,
     /// Time to live of an entry that names none.
     pub ttl: Duration,

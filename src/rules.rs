@@ -43,7 +43,7 @@ impl PartialEq for TurnReader {
 }
 
 impl Default for CacheRules {
-    /// Five minutes: a burst of one question is served, and yesterday's forecast is not. 0.75: of conversations that pass
+    /// Five minutes: a burst of one question is served, and yesterday's forecast is not. 0.80: of conversations that pass
     /// the guards, those that lead up to one question are mostly above it, and others are not
     /// (`nearhit eval conversations --context semantic`).
     fn default() -> Self {
@@ -51,7 +51,7 @@ impl Default for CacheRules {
             perishable: Perishable::Ttl,
             perishable_ttl: Duration::from_secs(300),
             context: ContextRule::Exact,
-            context_threshold: Similarity::new(0.75),
+            context_threshold: Similarity::new(0.80),
         }
     }
 }

@@ -28,8 +28,11 @@ pub enum Perishable {
 pub struct Freshness {
     /// Of languages with spaces between words, by their first word; the languages as in [`Language::LATIN`].
     spaced: [HashMap<WordHash, Vec<Phrase>>; Language::LATIN.len()],
-    unspaced: Vec<(Language, Vec<(Class, Vec<String>)>)>,
+    /// Of the others, as the pieces around each gap.
+    unspaced: Vec<(Language, Vec<Pieces>)>,
 }
+
+type Pieces = (Class, Vec<String>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Phrase {

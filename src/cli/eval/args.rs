@@ -55,7 +55,7 @@ pub struct EvalArgs {
     pub(super) context: Context,
 
     /// Least similarity of two contexts with --context semantic, 0.5..1.
-    #[arg(long, env = "NEARHIT_CONTEXT_THRESHOLD", value_name = "X", default_value_t = 0.75, value_parser = context_threshold)]
+    #[arg(long, env = "NEARHIT_CONTEXT_THRESHOLD", value_name = "X", default_value_t = 0.80, value_parser = context_threshold)]
     pub(super) context_threshold: f32,
 
     /// Embedding model: the name of a bundled or fetched one, or a folder.
