@@ -512,9 +512,14 @@ enum Exact {
     Absent,
 }
 
-pub(crate) async fn embed(embedder: &dyn Embedder, text: &str, asker: Asker<'_>) -> Result<Embedding, Reason> {
+async fn embed(embedder: &dyn Embedder, text: &str, asker: Asker<'_>) -> Result<Embedding, Reason> {
     let result = embedder.embed(&[text], asker).await.pop();
-    match result.unwrap_or_else(|| Err(EmbedError::Failed("no result".into()))) {
+    embedded(result.unwrap_or_else(|| Err(EmbedError::Failed("no result".into()))))
+}
+
+/// The vector, or why there is none.
+pub(crate) fn embedded(result: Result<Embedding, EmbedError>) -> Result<Embedding, Reason> {
+    match result {
         Ok(vector) => Ok(vector),
         Err(EmbedError::TooLong { .. }) => Err(Reason::TooLong),
         Err(EmbedError::Overloaded) => Err(Reason::Overloaded),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::cache::{Cache, Query, embed};
+use crate::cache::{Cache, Query, embedded};
 use crate::decision::{
     ContextRule, Conversation, Embedding, Entry, Fingerprint, Origin, Perishable, Piece, Prompt, Reason, Similarity,
     Slots, Template, Turn, similarity,
@@ -142,9 +142,8 @@ async fn embed_pieces<'a>(
     conversation: Conversation<'a>,
     asker: Asker<'_>,
 ) -> Result<Vec<(Piece<'a>, Embedding)>, Reason> {
-    let mut pieces = Vec::new();
-    for piece in conversation.pieces() {
-        pieces.push((piece, embed(embedder, piece.text, asker).await?));
-    }
-    Ok(pieces)
+    let pieces = conversation.pieces();
+    let texts: Vec<&str> = pieces.iter().map(|piece| piece.text).collect();
+    let vectors = embedder.embed(&texts, asker).await;
+    pieces.into_iter().zip(vectors).map(|(piece, vector)| Ok((piece, embedded(vector)?))).collect()
 }
