@@ -5,6 +5,7 @@
 
 mod learn;
 mod learned;
+mod near;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,16 +15,17 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::Clock;
 use crate::decision::{
-    Answer, CacheName, Candidate, Embedding, Entry, EntryId, Fingerprint, Guards, Life, Origin, Outcome, Partition,
-    Policy, Probability, Prompt, Question, Reason, Similarity, Slots, Source, Template, Tenant, Terms, Tier,
+    Answer, CacheName, Embedding, Entry, EntryId, Fingerprint, Freshness, Guards, Life, Origin, Outcome, Partition,
+    Policy, Probability, Prompt, Reason, Similarity, Slots, Source, Template, Tenant, Terms, Tier,
 };
 use crate::embed::{Asker, EmbedError, Embedder};
 use crate::metrics::Metrics;
+use crate::rules::{CacheRules, TurnReader};
 use crate::store::{Filter, Health, Owner, Removed, Store, StoreError, Usage};
 use crate::tally::{Counts, Tallies};
 use crate::templates::{self, TemplateSettings, Templates};
 
-use self::learned::{Choice, Learning};
+use self::learned::Learning;
 pub use self::learned::{Compared, Judged, Learnt};
 
 /// The cache: what it is made of, and how it decides.
@@ -35,6 +37,7 @@ pub struct Cache {
     guards: Guards,
     learning: Learning,
     templates: Templates,
+    freshness: Freshness,
 }
 
 /// The parts behind the seams.
@@ -52,6 +55,11 @@ pub struct CacheSettings {
     pub policy: Policy,
     /// Where a cache has a policy of its own.
     pub policies: HashMap<CacheName, Policy>,
+    pub rules: CacheRules,
+    /// Where a cache has rules of its own.
+    pub own_rules: HashMap<CacheName, CacheRules>,
+    /// Needed where contexts are matched by meaning: `TurnReader(wire::chat::earlier_turns)`.
+    pub turn_reader: TurnReader,
     /// Time to live of an entry that names none.
     pub ttl: Duration,
     /// Length of vectors that callers bring themselves; the embedder is not used then.
@@ -64,6 +72,9 @@ impl Default for CacheSettings {
         Self {
             policy: Policy::default(),
             policies: HashMap::new(),
+            rules: CacheRules::default(),
+            own_rules: HashMap::new(),
+            turn_reader: TurnReader::default(),
             ttl: Duration::from_secs(86_400),
             external_dimensions: None,
             templates: TemplateSettings::default(),
@@ -117,6 +128,8 @@ pub struct Match {
     pub tier: Tier,
     pub entry: Arc<Entry>,
     pub similarity: Similarity,
+    /// Of the turns before, where they are matched by meaning and are not equal.
+    pub context: Option<Similarity>,
     /// Chance that the reuse is right, where it is known.
     pub probability: Option<Probability>,
     /// By what it was accepted, in `[0, 1]`; 1 where the question is the same.
@@ -177,7 +190,7 @@ pub struct NewEntry {
     pub writer: String,
     /// When the answer was made, wall-clock milliseconds; now if absent.
     pub created_ms: Option<u64>,
-    /// Time to live from now; the operator's if absent.
+    /// Time to live from now; if absent the operator's, which is shorter where the answer depends on now or here.
     pub ttl: Option<Duration>,
     /// The prompt's vector, where it is known already.
     pub vector: Option<Embedding>,
@@ -197,8 +210,8 @@ impl Cache {
         let (metrics, tallies, guards) = (Metrics::register(registry), Tallies::default(), Guards::default());
         let is_fresh = parts.store.usage().is_empty() && !parts.store.health().loading;
         let templates = Templates::new(&settings.templates, is_fresh);
-        let learning = Learning::default();
-        let cache = Self { parts, settings, metrics, tallies, guards, learning, templates };
+        let (learning, freshness) = (Learning::default(), Freshness::default());
+        let cache = Self { parts, settings, metrics, tallies, guards, learning, templates, freshness };
         for (owner, _) in cache.parts.store.usage() {
             cache.tallies.create(&owner);
         }
@@ -341,6 +354,18 @@ impl Cache {
         self.parts.embedder.as_ref()
     }
 
+    pub(crate) fn guards(&self) -> &Guards {
+        &self.guards
+    }
+
+    pub(crate) fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    pub(crate) fn rules(&self, cache: &CacheName) -> &CacheRules {
+        self.settings.own_rules.get(cache).unwrap_or(&self.settings.rules)
+    }
+
     /// How the store is.
     pub fn health(&self) -> Health {
         self.parts.store.health()
@@ -361,9 +386,9 @@ impl Cache {
 
     async fn find(&self, query: &Query) -> Lookup {
         if self.tallies.of(&owner(&query.prompt)).is_none() {
-            return Lookup::Miss(Miss::because(Reason::Empty));
+            return Lookup::Miss(Miss::because(self.refuses(&query.prompt).unwrap_or(Reason::Empty)));
         }
-        let (fingerprint, template, slots) = Fingerprint::split(&query.prompt);
+        let (fingerprint, template, slots) = self.split(&query.prompt);
         let mut stale = None;
         if query.tiers.exact {
             match self.find_exact(&fingerprint, &query.terms).await {
@@ -385,6 +410,9 @@ impl Cache {
                 Ok(Exact::Absent) => {}
                 Err(miss) => return Lookup::Miss(miss),
             }
+        }
+        if let Some(reason) = self.refuses(&query.prompt) {
+            return Lookup::Miss(Miss::because(reason));
         }
         if !query.tiers.semantic {
             return Lookup::Miss(Miss::because(stale.unwrap_or(Reason::NoCandidate)));
@@ -427,83 +455,14 @@ impl Cache {
             tracing::warn!(%error, "could not read the store");
             Miss::because(Reason::StoreDown)
         })? {
-            templates::Found::Entry(entry) => {
-                Ok(Exact::Found(matched(Tier::Template, entry, Similarity::new(1.0), now_ms)))
-            }
+            templates::Found::Entry(entry) => Ok(match self.objection(query, &entry, now_ms).await {
+                Ok(context) => {
+                    Exact::Found(Match { context, ..matched(Tier::Template, entry, Similarity::new(1.0), now_ms) })
+                }
+                Err(_) => Exact::Absent,
+            }),
             templates::Found::Stale => Ok(Exact::Stale),
             templates::Found::Absent => Ok(Exact::Absent),
-        }
-    }
-
-    async fn find_near(
-        &self,
-        query: &Query,
-        fingerprint: &Fingerprint,
-        slots: &Slots,
-        vector: Embedding,
-        stale: Option<Reason>,
-    ) -> Lookup {
-        let partition = Partition::new(fingerprint, &self.space(&vector));
-        let wanted = NEIGHBOURS.max(query.limit);
-        let now_ms = self.parts.clock.now_ms();
-        let candidates = match self.parts.store.nearest(partition, &vector, wanted, now_ms).await {
-            Ok(candidates) => candidates,
-            Err(error) => {
-                tracing::warn!(%error, "could not search the store");
-                return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(Reason::StoreDown) });
-            }
-        };
-        if candidates.is_empty() {
-            return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(stale.unwrap_or(Reason::Empty)) });
-        }
-        let policy = self.policy(&query.prompt.scope.cache);
-        let question = Question { text: &query.prompt.text, slots, guards: &self.guards };
-        let appraisal = policy.appraise(&question, &candidates, &query.terms, now_ms);
-        let learned = self.learning.create(&owner(&query.prompt), policy);
-        let near = |index: usize, reason| {
-            let Candidate { entry, similarity } = &candidates[index];
-            Some(Nearest { id: entry.id, similarity: *similarity, reason })
-        };
-        let of = |id: EntryId| candidates.iter().position(|candidate| candidate.entry.id == id);
-        let scored: Vec<(EntryId, f64)> =
-            appraisal.accepted.iter().map(|(index, score)| (candidates[*index].entry.id, *score)).collect();
-        let draws = [fastrand::f64(), fastrand::f64()];
-        let choice = if scored.is_empty() {
-            learned.lock().pass();
-            None
-        } else {
-            learned.lock().choose(&scored, query.terms.error_max, policy.shadow, draws)
-        };
-        let found = |id: EntryId, probability, judged| -> Option<Match> {
-            let index = of(id)?;
-            let score = appraisal.accepted.iter().find(|(at, _)| *at == index)?.1;
-            let Candidate { entry, similarity } = candidates[index].clone();
-            Some(Match { probability, score, judged, ..matched(Tier::Semantic, entry, similarity, now_ms) })
-        };
-        match choice {
-            Some(Choice::Serve { judged, probability, others }) => {
-                let first = found(judged.entry, Some(probability), Some(judged));
-                let others = others.into_iter().filter_map(|(id, probability)| found(id, Some(probability), None));
-                Lookup::Hit(first.into_iter().chain(others).take(query.limit).collect())
-            }
-            Some(Choice::Refuse { reason, judged, nearest }) => {
-                let judged_at = of(nearest);
-                // What a rule refused came nearer than what was not sure enough.
-                let (index, reason) = match appraisal.refused {
-                    Some((index, refusal)) if reason == Reason::LowProbability && Some(index) < judged_at => {
-                        (Some(index), refusal)
-                    }
-                    _ => (judged_at, reason),
-                };
-                let nearest = index.and_then(|index| near(index, reason));
-                let reason = stale.unwrap_or(reason);
-                Lookup::Miss(Miss { nearest, vector: Some(vector), judged, ..Miss::because(reason) })
-            }
-            None => {
-                let (index, reason) = appraisal.refused.unwrap_or((0, Reason::NoCandidate));
-                let nearest = near(index, reason);
-                Lookup::Miss(Miss { nearest, vector: Some(vector), ..Miss::because(stale.unwrap_or(reason)) })
-            }
         }
     }
 
@@ -528,7 +487,7 @@ impl Cache {
 
     async fn entry(&self, new: NewEntry) -> (Entry, Inserted) {
         let NewEntry { prompt, origin, answer, tags, sources, writer, created_ms, ttl, vector } = new;
-        let (fingerprint, template, slots) = Fingerprint::split(&prompt);
+        let (fingerprint, template, slots) = self.split(&prompt);
         let vector = match (vector, &self.parts.embedder) {
             (Some(vector), _) => Ok(vector),
             (None, Some(embedder)) => {
@@ -538,7 +497,8 @@ impl Cache {
         };
         let exact_only = vector.as_ref().err().copied();
         let now_ms = self.parts.clock.now_ms();
-        let ttl_ms = u64::try_from(ttl.unwrap_or(self.settings.ttl).as_millis()).unwrap_or(u64::MAX);
+        let ttl = ttl.unwrap_or_else(|| self.ttl(&prompt, None));
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let id = EntryId::of(&fingerprint);
         let entry = Entry {
             id,
@@ -598,7 +558,12 @@ enum Exact {
 
 async fn embed(embedder: &dyn Embedder, text: &str, asker: Asker<'_>) -> Result<Embedding, Reason> {
     let result = embedder.embed(&[text], asker).await.pop();
-    match result.unwrap_or_else(|| Err(EmbedError::Failed("no result".into()))) {
+    embedded(result.unwrap_or_else(|| Err(EmbedError::Failed("no result".into()))))
+}
+
+/// The vector, or why there is none.
+pub(crate) fn embedded(result: Result<Embedding, EmbedError>) -> Result<Embedding, Reason> {
+    match result {
         Ok(vector) => Ok(vector),
         Err(EmbedError::TooLong { .. }) => Err(Reason::TooLong),
         Err(EmbedError::Overloaded) => Err(Reason::Overloaded),
@@ -616,8 +581,5 @@ fn owner(prompt: &Prompt) -> Owner {
 fn matched(tier: Tier, entry: Arc<Entry>, similarity: Similarity, now_ms: u64) -> Match {
     let probability = (tier == Tier::Exact).then_some(Probability::CERTAIN);
     let (age_ms, expires_in_ms) = (entry.life.age_ms(now_ms), entry.life.expires_ms.saturating_sub(now_ms));
-    Match { tier, entry, similarity, probability, score: 1.0, judged: None, age_ms, expires_in_ms }
+    Match { tier, entry, similarity, context: None, probability, score: 1.0, judged: None, age_ms, expires_in_ms }
 }
-
-/// Candidates that are judged: the first may be refused for what a later one is not.
-const NEIGHBOURS: usize = 5;

@@ -14,12 +14,13 @@ use toml::{Table, Value};
 
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
-use crate::decision::{CacheName, Judge, Policy, Role, Similarity};
+use crate::decision::{CacheName, ContextRule, Judge, Perishable, Policy, Role, Similarity};
+use crate::rules::{CacheRules, TurnReader};
 use crate::server::{ServeSettings, Tenancy};
 use crate::store::{Durability, Limit, Limits, StoreSettings};
 use crate::templates::TemplateSettings;
 use crate::upstream::UpstreamSettings;
-use crate::wire::controls;
+use crate::wire::{chat, controls};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -189,16 +190,23 @@ impl Config {
         let policy = from.policy("cache", Policy::default());
         let ttl = from
             .read("cache.ttl_s", "a number of seconds above 0 and at most 10 years", |v| controls::seconds(number(v)));
-        let mut policies = HashMap::new();
+        let rules = from.rules("cache", CacheRules::default());
+        let (mut policies, mut own_rules) = (HashMap::new(), HashMap::new());
         for name in from.names("caches") {
-            let own = from.policy(&format!("caches.{name}"), policy);
+            let section = format!("caches.{name}");
+            let (own, own_rule) = (from.policy(&section, policy), from.rules(&section, rules));
             match CacheName::parse(&name) {
-                Ok(name) => drop(policies.insert(name, own)),
-                Err(error) => from.problem(&format!("caches.{name}"), &error.to_string()),
+                Ok(name) => {
+                    policies.insert(name.clone(), own);
+                    own_rules.insert(name, own_rule);
+                }
+                Err(error) => from.problem(&section, &error.to_string()),
             }
         }
         let ttl = ttl.unwrap_or(CacheSettings::default().ttl);
-        CacheSettings { policy, policies, ttl, external_dimensions: None, templates: Self::read_templates(from) }
+        let turn_reader = TurnReader(chat::earlier_turns);
+        let templates = Self::read_templates(from);
+        CacheSettings { policy, policies, rules, own_rules, turn_reader, ttl, external_dimensions: None, templates }
     }
 
     fn read_templates(from: &mut Reader<'_>) -> TemplateSettings {
@@ -290,9 +298,13 @@ impl Reader<'_> {
 
     /// One of the words; the first is the default.
     fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> T {
+        self.word_or(key, words, words[0].1)
+    }
+
+    fn word_or<T: Copy>(&mut self, key: &str, words: &[(&str, T)], default: T) -> T {
         let expected = words.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(" or ");
         let find = |v: &Value| words.iter().find(|(word, _)| v.as_str() == Some(word)).map(|(_, value)| *value);
-        self.read(key, &expected, find).unwrap_or(words[0].1)
+        self.read(key, &expected, find).unwrap_or(default)
     }
 
     /// One of the words, as it is; the first is the default.
@@ -322,9 +334,13 @@ impl Reader<'_> {
     }
 
     fn seconds(&mut self, key: &str, default: u64) -> Duration {
+        self.seconds_or(key, Duration::from_secs(default))
+    }
+
+    fn seconds_or(&mut self, key: &str, default: Duration) -> Duration {
         let parsed =
             self.read(key, "a number of seconds above 0 and at most 10 years", |v| controls::seconds(number(v)));
-        parsed.unwrap_or(Duration::from_secs(default))
+        parsed.unwrap_or(default)
     }
 
     fn milliseconds(&mut self, key: &str, default: u64) -> Duration {
@@ -366,6 +382,22 @@ impl Reader<'_> {
         Policy { threshold, budget, shadow, judge, audit }
     }
 
+    /// The rules of a section; what it leaves out is as in `default`.
+    fn rules(&mut self, section: &str, default: CacheRules) -> CacheRules {
+        let words = [("ttl", Perishable::Ttl), ("miss", Perishable::Miss), ("ignore", Perishable::Ignore)];
+        let contexts = [("exact", ContextRule::Exact), ("semantic", ContextRule::Semantic)];
+        // With less, whatever came before would hardly count.
+        let threshold = self.read(&format!("{section}.context_threshold"), "a number from 0.5 to 1", |v| {
+            controls::threshold(number(v)).filter(|least| least.get() >= 0.5)
+        });
+        CacheRules {
+            perishable: self.word_or(&format!("{section}.perishable"), &words, default.perishable),
+            perishable_ttl: self.seconds_or(&format!("{section}.perishable_ttl_s"), default.perishable_ttl),
+            context: self.word_or(&format!("{section}.context"), &contexts, default.context),
+            context_threshold: threshold.unwrap_or(default.context_threshold),
+        }
+    }
+
     fn names(&mut self, key: &str) -> Vec<String> {
         let table = key.split('.').try_fold(&self.table, |table, section| table.get(section)?.as_table());
         table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
@@ -403,6 +435,7 @@ fn whole(value: &Value) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::Similarity;
 
     fn parse(text: &str, overrides: &[Override]) -> Result<Config, ConfigErrors> {
         Config::parse("nearhit.toml", text, overrides, PathBuf::from("/data"))
@@ -447,6 +480,10 @@ mod tests {
             [cache]
             threshold = 1.1
             ttl_s = -1
+            perishable = "never"
+            perishable_ttl_s = 0
+            context = "any"
+            context_threshold = 0.4
             [caches.Bad]
             threshold = 0.5
             [store]
@@ -472,6 +509,10 @@ mod tests {
             ("serve.lisen", "127.0.0.1:1"),
             ("cache.threshold", "1.1"),
             ("cache.ttl_s", "-1"),
+            ("cache.perishable", "\"never\""),
+            ("cache.perishable_ttl_s", "0"),
+            ("cache.context", "\"any\""),
+            ("cache.context_threshold", "0.4"),
             ("caches.Bad", "\"Bad\""),
             ("store.kind", "7"),
             ("upstream.openai", "ftp://x"),
@@ -489,6 +530,31 @@ mod tests {
             let prefix = format!("nearhit.toml: {key}: ");
             assert!(errors.iter().any(|e| e.starts_with(&prefix) && e.contains(value)), "{key} in {errors:#?}");
         }
+    }
+
+    #[test]
+    fn a_cache_has_what_it_does_not_set_from_the_others() {
+        let text = r#"
+            [cache]
+            perishable = "miss"
+            perishable_ttl_s = 60
+            [caches.news]
+            perishable = "ttl"
+            [caches.chat]
+            context = "semantic"
+            context_threshold = 0.9
+            [caches.old]
+            threshold = 1.0
+        "#;
+        let cache = parse(text, &[]).expect("valid").cache;
+        let rules = |name: &str| cache.own_rules[&CacheName::parse(name).expect("a name")];
+        let perishable_ttl = Duration::from_secs(60);
+        let miss = CacheRules { perishable: Perishable::Miss, perishable_ttl, ..CacheRules::default() };
+        assert_eq!(cache.rules, miss);
+        assert_eq!(rules("news"), CacheRules { perishable: Perishable::Ttl, ..miss });
+        let context_threshold = Similarity::new(0.9);
+        assert_eq!(rules("chat"), CacheRules { context: ContextRule::Semantic, context_threshold, ..miss });
+        assert_eq!(rules("old"), miss);
     }
 
     #[test]

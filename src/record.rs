@@ -121,6 +121,9 @@ impl Keep {
 
     fn store(self, completion: Completion, whole: bool) {
         let Self { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit } = self;
+        if let Some(reason) = cache.refuses(&prompt) {
+            return cache.metrics().dropped(reason.as_str());
+        }
         match Policy::admit(&completion.recording(&chat, status.as_u16(), whole)) {
             Admission::Drop(rule) => cache.metrics().dropped(rule),
             Admission::Keep => {
@@ -135,11 +138,11 @@ impl Keep {
                     origin: Origin::Request { body: origin, headers: prompt.scope.headers.clone() },
                     writer: prompt.scope.tenant.as_str().to_owned(),
                     answer,
-                    prompt,
                     tags: controls.tags,
                     sources: controls.sources,
                     created_ms: None,
-                    ttl: controls.ttl,
+                    ttl: Some(cache.ttl(&prompt, controls.ttl)),
+                    prompt,
                     vector,
                 };
                 tasks.spawn(async move {

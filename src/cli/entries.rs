@@ -62,7 +62,7 @@ pub(super) struct GetArgs {
 #[derive(Debug, Args)]
 pub(super) struct DeleteArgs {
     /// One entry; or one of the options.
-    #[arg(conflicts_with_all = ["attribute", "tag", "writer", "older_than_ms"])]
+    #[arg(conflicts_with_all = ["attribute", "tag", "source", "writer", "older_than_ms"])]
     id: Option<String>,
     /// All entries with these attributes.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair, group = "filter")]
@@ -70,6 +70,9 @@ pub(super) struct DeleteArgs {
     /// All entries with any of these tags.
     #[arg(long, group = "filter")]
     tag: Vec<String>,
+    /// All entries made from this document, in this version or in any; may be repeated.
+    #[arg(long, value_name = "ID[@VERSION]", value_parser = source, group = "filter")]
+    source: Vec<(String, Option<String>)>,
     /// All entries that this writer stored.
     #[arg(long, group = "filter")]
     writer: Option<String>,
@@ -184,6 +187,13 @@ pub(super) async fn delete(args: &DeleteArgs) -> Result<(), Failure> {
     if !args.tag.is_empty() {
         body["tags"] = json!(args.tag);
     }
+    if !args.source.is_empty() {
+        let sources = args.source.iter().map(|(id, version)| match version {
+            Some(version) => json!({"id": id, "version": version}),
+            None => json!({"id": id}),
+        });
+        body["sources"] = sources.collect();
+    }
     set(&mut body, "writer", &args.writer);
     set(&mut body, "olderThanMs", &args.older_than_ms);
     let answer = server.call(Method::POST, &args.cache.path("/entries/delete")?, Some(&body)).await?;
@@ -249,6 +259,13 @@ fn set<T: serde::Serialize>(body: &mut Value, name: &str, value: &Option<T>) {
 
 fn object(pairs: &[(String, String)]) -> Value {
     Value::Object(pairs.iter().map(|(name, value)| (name.clone(), json!(value))).collect::<Map<_, _>>())
+}
+
+/// As in `x-nearhit-sources`: the version stands behind the last @.
+fn source(text: &str) -> Result<(String, Option<String>), String> {
+    let (id, version) = text.rsplit_once('@').map_or((text, None), |(id, version)| (id, Some(version)));
+    let is_named = !id.is_empty() && version != Some("");
+    if is_named { Ok((id.to_owned(), version.map(str::to_owned))) } else { Err("must be ID or ID@VERSION".into()) }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -3,7 +3,7 @@
 //! Every field is a tag, a length and its bytes, so no value can borrow from its neighbour. JSON objects are hashed
 //! with their keys sorted: the order in which a client writes keys is no part of what it asks.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A BLAKE3 hash in derive-key mode over tagged, length-prefixed fields; equal on every machine.
 pub(crate) struct FieldHasher(blake3::Hasher);
@@ -42,15 +42,17 @@ impl FieldHasher {
                 self.parts(items.len());
                 items.iter().for_each(|item| self.json(item));
             }
-            Value::Object(fields) => {
-                self.tag(b'{', fields.len());
-                let mut sorted: Vec<_> = fields.iter().collect();
-                sorted.sort_unstable_by_key(|(key, _)| *key);
-                for (key, field) in sorted {
-                    self.text(key);
-                    self.json(field);
-                }
-            }
+            Value::Object(fields) => self.object(fields),
+        }
+    }
+
+    pub(crate) fn object(&mut self, fields: &Map<String, Value>) {
+        self.tag(b'{', fields.len());
+        let mut sorted: Vec<_> = fields.iter().collect();
+        sorted.sort_unstable_by_key(|(key, _)| *key);
+        for (key, field) in sorted {
+            self.text(key);
+            self.json(field);
         }
     }
 

@@ -5,15 +5,17 @@
 //! machine and in every release that keeps the version in the context.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::canonical::FieldHasher;
 use super::prompt::{Prompt, Scope};
 use super::template::{Slots, Template};
+use super::turn::Turn;
 
 /// The three keys of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// Everything but the last user text.
+    /// Everything but the last user text; where earlier turns are matched by meaning, without their texts.
     pub scope: [u8; 32],
     /// The scope and the whole text.
     pub exact: [u8; 32],
@@ -27,6 +29,22 @@ impl Fingerprint {
         let Prompt { scope, text, vars: _ } = prompt;
         let scope = hash_scope(scope);
         Self { scope, exact: hash_text(&scope, text), template: hash_template(&scope, template) }
+    }
+
+    /// The same where earlier turns are matched by meaning: one partition holds them all. Questions without earlier
+    /// turns stay among themselves.
+    pub fn with_any_context(self, prompt: &Prompt) -> Self {
+        let scope = &prompt.scope;
+        if !scope.turns.iter().any(Turn::is_spoken) {
+            return self;
+        }
+        let (spoken, turns): (Vec<&Turn>, Vec<&Turn>) = scope.turns.iter().partition(|turn| turn.is_spoken());
+        let rest = spoken.iter().map(|turn| &turn.rest).filter(|rest| !rest.is_empty()).cloned();
+        let rest = Value::Array(rest.map(Value::Object).collect());
+        let mut hasher = FieldHasher::new("nearhit 2026-11-22 scope of any context v1");
+        hasher.bytes(&hash_scope(&Scope { turns: turns.into_iter().cloned().collect(), ..scope.clone() }));
+        hasher.json(&rest);
+        Self { scope: hasher.finish(), ..self }
     }
 
     /// The fingerprint, template text and slots of a prompt in one step.
@@ -58,14 +76,19 @@ impl Partition {
 
 fn hash_scope(scope: &Scope) -> [u8; 32] {
     let Scope { tenant, cache, surface, upstream, model, turns, parameters, headers, attributes } = scope;
-    let mut hasher = FieldHasher::new("nearhit 2026-11-21 scope v1");
+    let mut hasher = FieldHasher::new("nearhit 2026-11-22 scope v2");
     hasher.text(tenant.as_str());
     hasher.text(cache.as_str());
     hasher.text(surface.as_str());
     hasher.text(upstream);
     hasher.text(model);
     hasher.parts(turns.len());
-    turns.iter().for_each(|turn| hasher.json(turn));
+    for Turn { role, texts, rest } in turns {
+        hasher.text(role.as_str());
+        hasher.parts(texts.len());
+        texts.iter().for_each(|text| hasher.text(text));
+        hasher.object(rest);
+    }
     hasher.parts(parameters.len());
     for (name, value) in parameters {
         hasher.text(name);
@@ -111,10 +134,15 @@ fn hash_template(scope: &[u8; 32], template: &Template) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::super::prompt::{CacheName, Surface, Tenant};
+    use super::super::turn::Speaker;
     use super::*;
+
+    fn turn(role: Speaker, texts: &[&str]) -> Turn {
+        Turn::new(role, texts.iter().copied(), Default::default())
+    }
 
     fn scope() -> Scope {
         Scope {
@@ -123,7 +151,7 @@ mod tests {
             surface: Surface::Chat,
             upstream: "openai".into(),
             model: "m".into(),
-            turns: vec![json!({"role": "system", "content": "be brief"})],
+            turns: vec![turn(Speaker::System, &["be brief"])],
             parameters: [("temperature".to_owned(), json!(0))].into(),
             headers: [("openai-beta".to_owned(), "x".to_owned())].into(),
             attributes: [("locale".to_owned(), "en".to_owned())].into(),
@@ -138,7 +166,7 @@ mod tests {
     #[test]
     fn is_stable() {
         let hex: String = fingerprint(scope(), "hi").exact[..8].iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "618bef134fa01f3c");
+        assert_eq!(hex, "8e096cf5f23f9520");
     }
 
     #[test]
@@ -150,10 +178,13 @@ mod tests {
             ("surface", |s| s.surface = Surface::Text),
             ("upstream", |s| s.upstream = "azure".into()),
             ("model", |s| s.model = "m2".into()),
-            ("turns", |s| s.turns.push(json!({"role": "user", "content": "hello"}))),
-            ("turn order", |s| s.turns.insert(0, json!({"role": "user", "content": "hello"}))),
+            ("turns", |s| s.turns.push(turn(Speaker::User, &["hello"]))),
+            ("turn order", |s| s.turns.insert(0, turn(Speaker::User, &["hello"]))),
             ("no turns", |s| s.turns.clear()),
-            ("turn content", |s| s.turns[0] = json!({"role": "system", "content": "be long"})),
+            ("turn content", |s| s.turns[0] = turn(Speaker::System, &["be long"])),
+            ("turn role", |s| s.turns[0] = turn(Speaker::Developer, &["be brief"])),
+            ("turn parts", |s| s.turns[0] = turn(Speaker::System, &["be", "brief"])),
+            ("turn rest", |s| drop(s.turns[0].rest.insert("name".into(), json!("ada")))),
             ("parameter", |s| drop(s.parameters.insert("temperature".into(), json!(1)))),
             ("parameter type", |s| drop(s.parameters.insert("temperature".into(), json!("0")))),
             ("parameter absent", |s| s.parameters.clear()),
@@ -177,6 +208,31 @@ mod tests {
         }
     }
 
+    /// Whatever the parties said, it is one partition; whatever else differs, it is another.
+    #[test]
+    fn contexts_share_a_partition() {
+        let partition = |turns: &[Turn]| {
+            let prompt = Prompt::new(Scope { turns: turns.to_vec(), ..scope() }, "hi", Default::default());
+            Fingerprint::split(&prompt).0.with_any_context(&prompt)
+        };
+        let named =
+            Turn { rest: [("name".to_owned(), json!("ada"))].into_iter().collect(), ..turn(Speaker::User, &["x"]) };
+        let user = |text: &str| turn(Speaker::User, &[text]);
+        let system = || turn(Speaker::System, &["be brief"]);
+        let a = partition(&[system(), user("one")]);
+        let b = partition(&[system(), user("two"), turn(Speaker::Assistant, &["yes"]), user("three")]);
+        assert_eq!(a.scope, b.scope);
+        assert_ne!(a.exact, b.exact);
+        assert_ne!(a.template, b.template);
+        for other in
+            [&[user("one")][..], &[system()], &[], &[system(), named], &[turn(Speaker::System, &["?"]), user("one")]]
+        {
+            assert_ne!(a.scope, partition(other).scope, "{other:?}");
+        }
+        // Without earlier turns there is nothing to match by meaning.
+        assert_eq!(partition(&[system()]), fingerprint(Scope { turns: vec![system()], ..scope() }, "hi"));
+    }
+
     proptest! {
         #[test]
         fn texts_that_differ_have_different_exact_keys(a in ".{0,40}", b in ".{0,40}") {
@@ -190,7 +246,7 @@ mod tests {
         fn turns_cannot_be_shifted_into_each_other(a in "[a-b]{0,3}", b in "[a-b]{0,3}", c in "[a-b]{0,3}") {
             let turns = |texts: &[&String]| {
                 let mut s = scope();
-                s.turns = texts.iter().map(|t| json!({"role": "user", "content": t})).collect();
+                s.turns = texts.iter().map(|t| turn(Speaker::User, &[t])).collect();
                 fingerprint(s, "hi").scope
             };
             let joined = format!("{a}{b}");

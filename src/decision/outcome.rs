@@ -77,6 +77,8 @@ words! {
         OrderDiffers = "order_differs",
         QuantifierDiffers = "quantifier_differs",
         LanguageDiffers = "language_differs",
+        /// Earlier turns differ in meaning, or this is another place of the same conversation.
+        ContextDiffers = "context_differs",
         /// Template variables differ.
         SlotsDiffer = "slots_differ",
         /// Asked upstream on purpose, to learn.

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
+use super::turn::Turn;
+
 /// Values that must be equal for an entry to be served, by name.
 pub type Attributes = BTreeMap<String, String>;
 
@@ -43,8 +45,8 @@ pub struct Scope {
     pub upstream: String,
     /// Model asked for; empty for a bare prompt.
     pub model: String,
-    /// Earlier turns and system prompt, in order, as the client sent them.
-    pub turns: Vec<Value>,
+    /// Earlier turns and system prompt, in order.
+    pub turns: Vec<Turn>,
     /// Tools, response format, sampling parameters and every field that nearhit does not know.
     pub parameters: BTreeMap<String, Value>,
     /// Request headers that change an answer (API version, betas, organisation).

@@ -5,6 +5,7 @@
 //! questions, text2sql, banking77, clinc150, CheckList), as cosines of [`EMBEDDER`]: with another model the order of
 //! candidates still holds, what a score is worth has to be learned.
 
+use super::Similarity;
 use super::guards::pair::Pair;
 use super::guards::{entity, negation, number, quantifier};
 
@@ -14,6 +15,11 @@ pub const EMBEDDER: &str = "all-MiniLM-L6-v2";
 /// The score of the answer to one text as an answer to another, in `[0, 1]`.
 pub(super) fn score(cosine: f32, pair: &Pair<'_>) -> f64 {
     through_curve(f64::from(cosine) - cost(pair))
+}
+
+/// The score where nothing but the cosine is known.
+pub fn plain_score(cosine: Similarity) -> f64 {
+    through_curve(f64::from(cosine.get()))
 }
 
 /// What the differences cost, in units of cosine.
@@ -63,8 +69,8 @@ const BIAS: f64 = -4.2311;
 
 #[cfg(test)]
 mod tests {
+    use super::super::Reason;
     use super::super::guards::Guards;
-    use super::super::{Reason, Similarity};
     use super::*;
 
     #[test]

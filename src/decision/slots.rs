@@ -423,7 +423,7 @@ mod tests {
             surface: Surface::Chat,
             upstream: "openai".into(),
             model: "m".into(),
-            turns: vec![json!({"role": "system", "content": "be brief"})],
+            turns: vec![crate::decision::Turn::context("be brief")],
             parameters: [("temperature".to_owned(), json!(0))].into(),
             headers: [("openai-beta".to_owned(), "x".to_owned())].into(),
             attributes: [("locale".to_owned(), "en".to_owned())].into(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Filter, Owner, Removed, Store, Which};
+use super::{Filter, Owner, Removed, Store, WantedSource, Which};
 use crate::decision::{
     Answer, AnswerKind, CacheName, Embedding, Entry, EntryId, Fingerprint, Life, Origin, Partition, Prompt, Scope,
     Source, Tenant,
@@ -114,7 +114,7 @@ async fn check_removal(store: &dyn Store, one: &Entry, two: &Entry, foreign: &En
     for which in [
         Which::Tags(["tag-2".to_owned(), "other".to_owned()].into()),
         Which::Attributes([("n".to_owned(), "2".to_owned())].into()),
-        Which::Sources([Source { id: "doc".into(), version: "2".into() }].into()),
+        Which::Sources([WantedSource { id: "doc".into(), version: Some("2".into()) }].into()),
         Which::Writer("writer-2".into()),
         Which::CreatedUntil(two.life.created_ms),
         Which::All,

@@ -189,11 +189,25 @@ pub enum Which {
     Attributes(Attributes),
     /// Any of these tags.
     Tags(BTreeSet<String>),
-    /// Any of these sources, in the given version.
-    Sources(BTreeSet<Source>),
+    /// Any of these sources.
+    Sources(BTreeSet<WantedSource>),
     Writer(String),
     /// Created at or before this wall-clock time in milliseconds.
     CreatedUntil(u64),
+}
+
+/// A document in one version, or in any.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WantedSource {
+    pub id: String,
+    pub version: Option<String>,
+}
+
+impl WantedSource {
+    pub fn is(&self, source: &Source) -> bool {
+        let Source { id, version } = source;
+        self.id == *id && self.version.as_ref().is_none_or(|wanted| wanted == version)
+    }
 }
 
 impl Filter {
@@ -203,7 +217,7 @@ impl Filter {
             Which::Id(id) => entry.id == *id,
             Which::Attributes(wanted) => wanted.iter().all(|(name, value)| entry.attributes.get(name) == Some(value)),
             Which::Tags(tags) => !tags.is_disjoint(&entry.tags),
-            Which::Sources(sources) => !sources.is_disjoint(&entry.sources),
+            Which::Sources(wanted) => wanted.iter().any(|wanted| entry.sources.iter().any(|own| wanted.is(own))),
             Which::Writer(writer) => entry.writer == *writer,
             Which::CreatedUntil(ms) => entry.life.created_ms <= *ms,
         };

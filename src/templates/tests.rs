@@ -190,7 +190,7 @@ fn scopes_and_variables_are_kept_apart() {
         Scope { tenant: Tenant::new("u"), ..scope() },
         Scope { cache: CacheName::parse("other").expect("a name"), ..scope() },
         Scope { model: "m".into(), ..scope() },
-        Scope { turns: vec![json!("a context")], ..scope() },
+        Scope { turns: vec![crate::decision::Turn::context("a context")], ..scope() },
         Scope { attributes: vars("x"), ..scope() },
     ] {
         // The other cache is there too.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::decision::{
-    Answer, AnswerKind, Attributes, CacheName, Finish, Prompt, Reason, Recording, Scope, Surface, Tenant, TokenUsage,
-    Vars,
+    Answer, AnswerKind, Attributes, CacheName, Finish, Origin, Prompt, Reason, Recording, Scope, Speaker, Surface,
+    Tenant, TokenUsage, Turn, Vars,
 };
 
 /// A chat completion request as the client sent it.
@@ -94,16 +94,17 @@ impl ChatRequest {
             refuse_message(message)?;
         }
         let (text, rest_of_last) = split_last_text(last)?;
-        let mut turns = earlier.to_vec();
-        turns.push(rest_of_last);
+        let turns =
+            earlier.iter().map(|message| turn(message).ok_or(Reason::NotCacheable)).collect::<Result<_, _>>()?;
         let outside =
             |name: &str| OWN_FIELDS.contains(&name) || NOT_IN_ANSWER.contains(&name) || IN_SCOPE.contains(&name);
-        let parameters: BTreeMap<String, Value> = self
-            .body
-            .iter()
-            .filter(|(name, _)| !outside(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let parameters = self.body.iter().filter(|(name, _)| !outside(name));
+        let mut parameters: BTreeMap<String, Value> =
+            parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
+        // A name that no field of the body has: messages have a place of their own.
+        if !rest_of_last.is_empty() {
+            parameters.insert("messages".into(), Value::Object(rest_of_last));
+        }
         let Surroundings { tenant, cache, upstream, headers, attributes, vars, temperature_max: _ } = surroundings;
         let model = self.model().to_owned();
         let surface = Surface::Chat;
@@ -185,8 +186,46 @@ fn refuse_part(part: &Value) -> Result<(), Reason> {
     }
 }
 
+/// The turns before the last of a request that is kept with an entry; none where it cannot be read.
+pub fn earlier_turns(origin: &Origin) -> Vec<Turn> {
+    let Origin::Request { body, headers: _ } = origin else { return Vec::new() };
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let messages = body.get("messages").and_then(Value::as_array);
+    let earlier = messages.and_then(|messages| messages.split_last()).map(|(_, earlier)| earlier);
+    earlier.into_iter().flatten().map(turn).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// A message as a turn; `None` where it is none that is understood. One text part is the same as its text.
+fn turn(message: &Value) -> Option<Turn> {
+    let mut rest = message.as_object()?.clone();
+    let role = match rest.remove("role")?.as_str()? {
+        "system" => Speaker::System,
+        "developer" => Speaker::Developer,
+        "user" => Speaker::User,
+        "assistant" => Speaker::Assistant,
+        _ => return None,
+    };
+    let (texts, more): (Vec<String>, Vec<Value>) = match rest.remove("content")? {
+        Value::String(text) => (vec![text], Vec::new()),
+        Value::Array(parts) => parts.into_iter().map(split_part).collect::<Option<Vec<_>>>()?.into_iter().unzip(),
+        _ => return None,
+    };
+    if more.iter().any(|part| part.as_object().is_none_or(|part| !part.is_empty())) {
+        rest.insert("content".into(), Value::Array(more));
+    }
+    Some(Turn::new(role, texts.iter().map(String::as_str), rest))
+}
+
+/// A text part's text, and what else it says.
+fn split_part(part: Value) -> Option<(String, Value)> {
+    let Value::Object(mut part) = part else { return None };
+    let Some(Value::String(text)) = part.remove("text") else { return None };
+    part.remove("type");
+    Some((text, Value::Object(part)))
+}
+
 /// The last user text, and what else its message says: a text part before it, a name.
-fn split_last_text(message: &Value) -> Result<(String, Value), Reason> {
+fn split_last_text(message: &Value) -> Result<(String, Map<String, Value>), Reason> {
     let mut rest =
         message.as_object().filter(|m| m.get("role") == Some(&json!("user"))).ok_or(Reason::NotCacheable)?.clone();
     let text = match rest.remove("content") {
@@ -205,7 +244,8 @@ fn split_last_text(message: &Value) -> Result<(String, Value), Reason> {
         }
         _ => return Err(Reason::NotCacheable),
     };
-    if is_blank(&text) { Err(Reason::NotCacheable) } else { Ok((text, Value::Object(rest))) }
+    rest.remove("role");
+    if is_blank(&text) { Err(Reason::NotCacheable) } else { Ok((text, rest)) }
 }
 
 /// Whether the text shows nothing: white space, and characters that have no shape.

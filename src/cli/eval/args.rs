@@ -9,6 +9,7 @@ use std::str::FromStr;
 use clap::builder::FalseyValueParser;
 use serde::{Serialize, Serializer};
 
+use crate::decision::ContextRule;
 use crate::embed::model::BUNDLED_MODEL;
 
 /// Measure what the cache would serve of a dataset, and how much of that wrongly.
@@ -53,6 +54,14 @@ pub struct EvalArgs {
     #[arg(long, env = "NEARHIT_THRESHOLD", value_name = "X", default_value_t = 0.0, value_parser = cosine, allow_negative_numbers = true)]
     pub(super) threshold: f32,
 
+    /// How earlier turns are compared: exactly, or by meaning.
+    #[arg(long, env = "NEARHIT_CONTEXT", value_enum, default_value = "exact")]
+    pub(super) context: Context,
+
+    /// Least similarity of two contexts with --context semantic, 0.5..1.
+    #[arg(long, env = "NEARHIT_CONTEXT_THRESHOLD", value_name = "X", default_value_t = 0.80, value_parser = context_threshold)]
+    pub(super) context_threshold: f32,
+
     /// Embedding model: the name of a bundled or fetched one, or a folder.
     #[arg(long, env = "NEARHIT_MODEL", value_name = "NAME_OR_DIR", default_value = BUNDLED_MODEL)]
     pub(super) model: String,
@@ -80,6 +89,25 @@ pub(super) enum Shape {
     Stream,
     /// Two conversations: may the second be answered with the first one's answer?
     Conversations,
+}
+
+/// How earlier turns are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Context {
+    /// They are equal.
+    Exact,
+    /// Those of user and assistant may differ in words.
+    Semantic,
+}
+
+impl From<Context> for ContextRule {
+    fn from(context: Context) -> Self {
+        match context {
+            Context::Exact => ContextRule::Exact,
+            Context::Semantic => ContextRule::Semantic,
+        }
+    }
 }
 
 /// Which labels the service may see after a decision.
@@ -126,6 +154,11 @@ fn share(text: &str) -> Result<f64, String> {
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("expected a number in 0..1".into()) }
 }
 
+fn context_threshold(text: &str) -> Result<f32, String> {
+    let value = text.parse::<f32>().map_err(|error| error.to_string())?;
+    if (0.5..=1.0).contains(&value) { Ok(value) } else { Err("expected a number in 0.5..1".into()) }
+}
+
 fn cosine(text: &str) -> Result<f32, String> {
     let value = text.parse::<f32>().map_err(|error| error.to_string())?;
     if (-1.0..=1.0).contains(&value) { Ok(value) } else { Err("expected a number in -1..1".into()) }
@@ -164,6 +197,8 @@ mod tests {
         check("pairs f --labels audit:2", None);
         check("pairs f --labels all", None);
         check("pairs f --threshold 1.1", None);
+        check("conversations f --context any", None);
+        check("conversations f --context semantic --context-threshold 0.4", None);
         check("pairs f --orders 0", None);
         check("pairs f --workers 0", None);
     }

@@ -23,6 +23,7 @@ use crate::decision::budget::Budget;
 use crate::decision::{Judge, Policy, Similarity};
 use crate::embed::candle::{Hardware, Wanted};
 use crate::embed::{EmbedSettings, open};
+use crate::rules::CacheRules;
 
 /// Measures as asked; writes the rows file if one is asked for.
 pub(super) async fn measure(args: &EvalArgs) -> anyhow::Result<Report> {
@@ -32,7 +33,9 @@ pub(super) async fn measure(args: &EvalArgs) -> anyhow::Result<Report> {
     let trials = Trial::of_all(&rows);
     let workers = workers(args);
     let embedder = Arc::new(embed(args, &trials, workers).await?);
-    let replay = Replay { rows: &rows, trials: &trials, embedder: Arc::clone(&embedder) };
+    let context_threshold = Similarity::new(args.context_threshold);
+    let rules = CacheRules { context: args.context.into(), context_threshold, ..CacheRules::default() };
+    let replay = Replay { rows: &rows, trials: &trials, embedder: Arc::clone(&embedder), rules };
 
     let bar = progress::bar("curve", rows.len())?;
     let nearest = replay.run(Mode::Nearest, &Order::of_file(rows.len()).rows, args.seed, &bar).await?;
@@ -95,7 +98,7 @@ async fn embed(args: &EvalArgs, trials: &[Trial], workers: usize) -> anyhow::Res
         memo_bytes: 0,
     })
     .map_err(|error| Failure::unavailable(error.to_string()))?;
-    let texts = texts(trials);
+    let texts = texts(trials, args.context.into());
     let bar = progress::bar("embedding", texts.len())?;
     let memo = MemoEmbedder::embed_all(embedder.as_ref(), texts, workers, &bar).await;
     if memo.failed() > 0 {

@@ -8,7 +8,10 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::rows::{Content, Row};
-use crate::decision::{Attributes, CacheName, Origin, Prompt, Reason, Scope, Surface, Template, Tenant, Vars};
+use crate::decision::{
+    Attributes, CacheName, ContextRule, Conversation, Origin, Prompt, Reason, Scope, Surface, Template, Tenant, Turn,
+    Vars,
+};
 use crate::wire::chat::{ChatRequest, Surroundings};
 
 /// What one row does, in this order: store, ask, be stored.
@@ -61,7 +64,7 @@ impl Question {
             surface: Surface::Text,
             upstream: String::new(),
             model: String::new(),
-            turns: context.iter().map(|context| json!(context)).collect(),
+            turns: context.iter().map(|context| Turn::context(context)).collect(),
             parameters: Default::default(),
             headers: Default::default(),
             attributes,
@@ -85,17 +88,28 @@ impl Question {
         Ok(Self { prompt, origin })
     }
 
+    /// The pieces of earlier turns that get embedded.
+    fn context_embedded(&self) -> Vec<String> {
+        let conversation = Conversation { turns: &self.prompt.scope.turns, question: &self.prompt.text };
+        conversation.pieces().iter().map(|piece| piece.text.to_owned()).collect()
+    }
+
     /// The text that gets embedded.
     pub(super) fn text_embedded(&self) -> String {
         Template::split(&self.prompt).0.text()
     }
 }
 
-/// The distinct texts that get embedded, in order of first appearance.
-pub(super) fn texts(trials: &[Trial]) -> Vec<String> {
+/// The distinct texts that get embedded, in order of first appearance; the turns before a question only where the rule
+/// asks for them.
+pub(super) fn texts(trials: &[Trial], context: ContextRule) -> Vec<String> {
     let mut seen = HashSet::new();
     let questions = trials.iter().flat_map(|trial| trial.earlier.iter().chain(trial.asked.as_ref().ok()));
-    questions.map(Question::text_embedded).filter(|text| seen.insert(text.clone())).collect()
+    let texts = questions.flat_map(|question| {
+        let before = if context == ContextRule::Semantic { question.context_embedded() } else { Vec::new() };
+        before.into_iter().chain([question.text_embedded()])
+    });
+    texts.filter(|text| seen.insert(text.clone())).collect()
 }
 
 fn tenant() -> Tenant {
@@ -124,7 +138,7 @@ mod tests {
         let earlier: Vec<_> = trials.iter().map(|trial| scope(trial.earlier.as_ref().expect("a question"))).collect();
         assert_eq!(asked, earlier);
         assert_ne!(asked[0], asked[1]);
-        assert_eq!(texts(&trials), ["x", "y"]);
+        assert_eq!(texts(&trials, ContextRule::Exact), ["x", "y"]);
     }
 
     #[test]
@@ -139,6 +153,15 @@ mod tests {
         assert_eq!(scopes[0], scopes[1]);
         assert_eq!(scopes.iter().collect::<HashSet<_>>().len(), 3);
         assert!(trials.iter().all(|trial| trial.is_shared && trial.earlier.is_none()));
+    }
+
+    #[test]
+    fn turns_are_embedded_where_they_are_compared() {
+        let message = |role: &str, text: &str| json!({"role": role, "content": text});
+        let a = vec![message("system", "s"), message("user", "u"), message("assistant", "v"), message("user", "x")];
+        let trials = trials(vec![Content::Conversations { a: a.clone(), b: a, label: None }]);
+        assert_eq!(texts(&trials, ContextRule::Exact), ["x"]);
+        assert_eq!(texts(&trials, ContextRule::Semantic), ["u", "v", "x"]);
     }
 
     #[test]

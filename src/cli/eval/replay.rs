@@ -19,14 +19,17 @@ use super::rows::Row;
 use crate::cache::{Cache, CacheSettings, Judged, Lookup, NewEntry, Parts, Query};
 use crate::clock::{Clock, ManualClock};
 use crate::decision::budget::{Budget, Labels};
-use crate::decision::{Answer, AnswerKind, Embedding, EntryId, Outcome, Policy, Reason, Similarity, Tier};
+use crate::decision::{Answer, AnswerKind, Embedding, EntryId, Outcome, Policy, Reason, Similarity, Tier, plain_score};
+use crate::rules::{CacheRules, TurnReader};
 use crate::store::{Durability, Limits, Owner, StoreSettings, open};
+use crate::wire::chat::earlier_turns;
 
 /// Rows of a dataset to put to an empty cache.
 pub(super) struct Replay<'a> {
     pub(super) rows: &'a [Row],
     pub(super) trials: &'a [Trial],
     pub(super) embedder: Arc<MemoEmbedder>,
+    pub(super) rules: CacheRules,
 }
 
 /// How the cache decides, and what is stored.
@@ -44,7 +47,7 @@ pub(super) struct Decision {
     pub(super) outcome: Outcome,
     /// Of a miss or bypass.
     pub(super) reason: Option<Reason>,
-    /// Acceptance score of what was served.
+    /// Acceptance score of what was served; the context's where that is lower.
     pub(super) score: Option<f32>,
     /// Number of the row whose answer was served.
     pub(super) served: Option<usize>,
@@ -97,15 +100,18 @@ impl Replay<'_> {
         };
         let store = open(&settings, Arc::clone(&clock))?;
         let parts = Parts { store, embedder: Some(Arc::clone(&self.embedder) as _), clock };
-        let policy = match mode {
-            Mode::Nearest => Policy {
-                threshold: Similarity::new(-1.0),
-                budget: Budget { max_error: 1.0, max_error_per_hit: 1.0 },
-                ..Policy::default()
-            },
-            Mode::Service(policy) => policy,
+        let least = Similarity::new(-1.0);
+        let (policy, rules) = match mode {
+            Mode::Nearest => {
+                let budget = Budget { max_error: 1.0, max_error_per_hit: 1.0 };
+                let policy = Policy { threshold: least, budget, ..Policy::default() };
+                (policy, CacheRules { context_threshold: least, ..self.rules })
+            }
+            Mode::Service(policy) => (policy, self.rules),
         };
-        Ok(Cache::new(parts, CacheSettings { policy, ..CacheSettings::default() }, &mut Registry::default()))
+        let turn_reader = TurnReader(earlier_turns);
+        let settings = CacheSettings { policy, rules, turn_reader, ..CacheSettings::default() };
+        Ok(Cache::new(parts, settings, &mut Registry::default()))
     }
 
     async fn decide(&self, filling: &mut Filling, mode: Mode, row: usize) -> anyhow::Result<Decision> {
@@ -170,7 +176,9 @@ impl Decision {
             Lookup::Hit(matches) => {
                 let served = matches.first().context("a hit without a match")?;
                 let row = served.entry.answer.body.parse().context("an answer that was not stored here")?;
-                let score = Some(served.score as f32);
+                // Whoever differs in either differs.
+                let context = served.context.map_or(1.0, plain_score);
+                let score = Some(served.score.min(context) as f32);
                 Self { outcome: Outcome::Hit, reason: None, score, served: Some(row), took: None, is_audited: false }
             }
             Lookup::Miss(miss) => Self {

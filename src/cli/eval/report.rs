@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::{EvalArgs, Labels, Shape};
+use super::args::{Context, EvalArgs, Labels, Shape};
 use super::curve::{Point, Scored, Sweep, ratio};
 use super::memo::MemoEmbedder;
 use super::replay::Decision;
@@ -100,6 +100,10 @@ pub(super) struct Config {
     pub(super) max_error_per_hit: f64,
     /// Least similarity.
     pub(super) threshold: f32,
+    pub(super) context: Context,
+    /// Least similarity of contexts, where they are matched by meaning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) context_threshold: Option<f32>,
     pub(super) labels: Labels,
     pub(super) store: &'static str,
     pub(super) orders: u32,
@@ -202,6 +206,8 @@ impl Config {
             dimensions: embedder.dimensions(),
             max_error_per_hit: args.max_error_per_hit,
             threshold: args.threshold,
+            context: args.context,
+            context_threshold: (args.context == Context::Semantic).then_some(args.context_threshold),
             labels: args.labels,
             store: "local",
             orders: args.orders,

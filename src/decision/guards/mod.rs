@@ -60,6 +60,18 @@ impl Guards {
     }
 }
 
+impl Guards {
+    /// Whether two conversations, as one text each, are about different things. Either may say more than the other:
+    /// what counts is that each names something that the other does not.
+    pub(crate) fn contexts_differ(&self, new: &Text, old: &Text) -> bool {
+        let pair = Pair::new(new, old, &self.lexicon);
+        let sides = [id::unmatched(&pair), number::unmatched(&pair), date::unmatched(&pair)];
+        let (new, old) = (sides.iter().any(|side| side.new > 0), sides.iter().any(|side| side.old > 0));
+        new && old
+            || [lossy::differs, language::differs, entity::differs].iter().any(|differs| differs(&pair).is_some())
+    }
+}
+
 /// The cheapest and most certain guards come first.
 fn refusal(pair: &Pair<'_>) -> Option<Reason> {
     GUARDS.iter().find_map(|guard| guard(pair))

@@ -57,4 +57,17 @@ impl Language {
             Language::Korean => include_str!("words/ko.txt"),
         }
     }
+
+    /// Phrases that tie an answer to now or here.
+    pub(crate) const fn perishable(self) -> &'static str {
+        match self {
+            Language::English => include_str!("words/perishable/en.txt"),
+            Language::German => include_str!("words/perishable/de.txt"),
+            Language::French => include_str!("words/perishable/fr.txt"),
+            Language::Spanish => include_str!("words/perishable/es.txt"),
+            Language::Chinese => include_str!("words/perishable/zh.txt"),
+            Language::Japanese => include_str!("words/perishable/ja.txt"),
+            Language::Korean => include_str!("words/perishable/ko.txt"),
+        }
+    }
 }

@@ -12,11 +12,11 @@ use utoipa::ToSchema;
 
 use super::super::App;
 use super::super::error::ApiError;
-use super::fields::{CallersCache, JsonBody, SourceField, typed};
+use super::fields::{CallersCache, JsonBody, typed};
 use super::search::{MatchField, response};
 use crate::cache::Match;
-use crate::decision::{Attributes, EntryId, Origin, Source};
-use crate::store::{Filter, Owner, Which};
+use crate::decision::{Attributes, EntryId, Origin};
+use crate::store::{Filter, Owner, WantedSource, Which};
 use crate::wire::problem::Problem;
 
 /// Which entries to remove: exactly one of the fields, and it must not be empty.
@@ -27,8 +27,8 @@ pub(in super::super) struct DeleteBody {
     attributes: Option<Attributes>,
     /// Any of these.
     tags: Option<BTreeSet<String>>,
-    /// Any of these, in this version.
-    sources: Option<BTreeSet<SourceField>>,
+    /// Any of these.
+    sources: Option<BTreeSet<WantedSourceField>>,
     writer: Option<String>,
     /// Made at least this long ago.
     older_than_ms: Option<u64>,
@@ -44,6 +44,21 @@ pub(in super::super) struct FeedbackBody {
     correct: bool,
     /// The question that it answered; the last one that the entry was served for if not given.
     prompt: Option<String>,
+}
+
+/// A document in one version, or in any.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct WantedSourceField {
+    id: String,
+    /// Every version if absent.
+    version: Option<String>,
+}
+
+impl From<WantedSourceField> for WantedSource {
+    fn from(WantedSourceField { id, version }: WantedSourceField) -> Self {
+        Self { id, version }
+    }
 }
 
 /// How many were found, and removed.
@@ -125,7 +140,7 @@ impl DeleteBody {
         given.extend(attributes.filter(|a| !a.is_empty()).map(Which::Attributes));
         given.extend(tags.filter(|t| !t.is_empty()).map(Which::Tags));
         given.extend(
-            sources.filter(|s| !s.is_empty()).map(|s| Which::Sources(s.into_iter().map(Source::from).collect())),
+            sources.filter(|s| !s.is_empty()).map(|s| Which::Sources(s.into_iter().map(WantedSource::from).collect())),
         );
         given.extend(writer.filter(|w| !w.is_empty()).map(Which::Writer));
         given.extend(older_than_ms.map(|age| Which::CreatedUntil(now_ms.saturating_sub(age))));

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::super::App;
 use super::super::error::ApiError;
 use crate::decision::{
-    Attributes, CacheName, Embedding, InvalidEmbedding, Origin, Prompt, Reason, Scope, Tenant, Vars,
+    Attributes, CacheName, Embedding, InvalidEmbedding, Origin, Prompt, Reason, Scope, Tenant, Turn, Vars,
 };
 use crate::layer::{check_media, read_body};
 use crate::store::Owner;
@@ -62,7 +62,7 @@ impl Asked {
                 if is_blank(&text) {
                     return Err(Problem::invalid("prompt", format!("prompt: must hold text, got {text:?}")));
                 }
-                let turns = context.iter().map(|context| Value::String(context.clone())).collect();
+                let turns = context.iter().map(|context| Turn::context(context)).collect();
                 let scope = Scope { turns, attributes, ..Scope::bare(tenant, cache) };
                 Ok(Ok((Prompt::new(scope, &text, vars), Origin::Prompt { context })))
             }

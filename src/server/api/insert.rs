@@ -53,7 +53,7 @@ pub(in super::super) struct InsertBody {
     /// Documents that the answer was made from, for deletion by source.
     #[serde(default)]
     sources: BTreeSet<SourceField>,
-    /// Time to live from now; the operator's by default.
+    /// Time to live from now; the operator's by default, which is shorter where the answer depends on now or here.
     ttl_millis: Option<i64>,
     /// The same key with the same body is one insert; with another body it is an error (409).
     idempotency_key: Option<String>,

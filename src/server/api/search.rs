@@ -14,7 +14,7 @@ use super::super::App;
 use super::super::error::ApiError;
 use super::fields::{Asked, CallersCache, JsonBody, batch, read_vector, typed};
 use crate::cache::{Lookup, Match, Nearest, Query, Tiers};
-use crate::decision::{Answer, AnswerKind, Attributes, Outcome, Probability, Reason, Terms, Tier, Vars};
+use crate::decision::{Answer, AnswerKind, Attributes, Outcome, Probability, Reason, Similarity, Terms, Tier, Vars};
 use crate::store::Owner;
 use crate::wire::controls::{UNIT_PROBLEM, threshold};
 use crate::wire::problem::Problem;
@@ -89,6 +89,9 @@ pub(in super::super) struct MatchField {
     attributes: Attributes,
     /// Cosine similarity, -1 to 1.
     similarity: f32,
+    /// Of the turns before, where they are matched by meaning and are not equal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_similarity: Option<f32>,
     /// Chance that the reuse is right, where it is known.
     probability: Option<f64>,
     #[schema(value_type = String)]
@@ -216,6 +219,7 @@ impl From<&Match> for MatchField {
             response: response(&found.entry.answer),
             attributes: found.entry.attributes.clone(),
             similarity: found.similarity.get(),
+            context_similarity: found.context.map(Similarity::get),
             probability: found.probability.map(Probability::get),
             search_strategy: found.tier,
             age_ms: found.age_ms,

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("compare", 5, "layer"),
     ("cache::*", 4, "path"),
     ("renew", 4, "path"),
+    ("rules", 4, "path"),
     ("tally", 4, "path"),
     ("templates::*", 4, "path"),
     ("embed::candle::*", 4, "candle"),

@@ -71,6 +71,8 @@ async fn entries_are_removed_by_filter() {
         (&["--older-than-ms", "0"], 2),
         (&["--older-than-ms", "3600000"], 0),
         (&["--writer", "somebody"], 0),
+        (&["--source", "manual"], 0),
+        (&["--source", "manual@7", "--source", "a@b.example@1"], 0),
     ] {
         fill();
         let args = [&["delete", "--cache", "other", "--json"][..], filter].concat();

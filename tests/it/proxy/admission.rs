@@ -149,3 +149,31 @@ async fn streams_that_did_not_end_well_are_not_kept() {
     setup.client.chat(&asked("good")).await.check(200);
     setup.client.wait_for_entries(1).await;
 }
+
+/// What depends on now is not recorded where the operator says so, and not for long elsewhere.
+#[tokio::test]
+async fn answers_of_now_are_kept_as_the_operator_says() {
+    let weather = || ask("What is the weather in Oslo today?");
+    let setup = Setup::with_config("Rain.", "[cache]\nperishable = \"miss\"").await;
+    for _ in 0..2 {
+        let miss = setup.client.chat(&weather()).await.check(200);
+        assert_eq!(miss.outcome(), ("miss", "perishable"));
+    }
+    assert_eq!((setup.upstream.count(), setup.answers("perishable").await), (2, 2));
+    setup.learn(&setup.client, &ask("How do I boil an egg?")).await;
+    assert_eq!(setup.entries().await, 1);
+
+    let setup = Setup::start("Rain.").await;
+    let patient = setup.client.with("x-nearhit-ttl", "7200");
+    setup.learn(&patient, &weather()).await;
+    setup.learn(&patient, &ask("How do I boil an egg?")).await;
+    let listed = setup.client.get("/v1/caches/default/entries").await.check(200).json();
+    let mut lives: Vec<u64> = listed["data"]
+        .as_array()
+        .expect("a page")
+        .iter()
+        .map(|entry| entry["expiresMs"].as_u64().expect("ms") - entry["createdMs"].as_u64().expect("ms"))
+        .collect();
+    lives.sort_unstable();
+    assert_eq!(lives, [300_000, 7_200_000]);
+}

@@ -2,6 +2,7 @@
 
 mod admission;
 mod bypass;
+mod context;
 mod controls;
 mod forwarding;
 mod hits;

@@ -1,0 +1,132 @@
+//! The semantic tier: what is near, what the rules say of it, and what the budget lets through.
+
+use super::learned::{Choice, Judged};
+use super::{Cache, Lookup, Match, Miss, Nearest, Query, matched, owner};
+use crate::decision::{
+    Candidate, Embedding, EntryId, Fingerprint, Partition, Probability, Question, Reason, Similarity, Slots, Tier,
+};
+
+/// A candidate that no rule refuses.
+struct Accepted {
+    /// Its place among the candidates.
+    index: usize,
+    score: f64,
+    /// How near its context is, where that may differ.
+    context: Option<Similarity>,
+}
+
+/// The candidates of a request, most similar first, with what the rules made of them.
+struct Field {
+    candidates: Vec<Candidate>,
+    accepted: Vec<Accepted>,
+    /// The first that a rule refuses, and which rule.
+    refused: Option<(usize, Reason)>,
+    now_ms: u64,
+}
+
+impl Cache {
+    /// Looks for what is near enough. `stale` is the reason for a miss that is known already.
+    pub(super) async fn find_near(
+        &self,
+        query: &Query,
+        fingerprint: &Fingerprint,
+        slots: &Slots,
+        vector: Embedding,
+        stale: Option<Reason>,
+    ) -> Lookup {
+        let partition = Partition::new(fingerprint, &self.space(&vector));
+        let wanted = NEIGHBOURS.max(query.limit);
+        let now_ms = self.now_ms();
+        let candidates = match self.store().nearest(partition, &vector, wanted, now_ms).await {
+            Ok(candidates) => candidates,
+            Err(error) => {
+                tracing::warn!(%error, "could not search the store");
+                return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(Reason::StoreDown) });
+            }
+        };
+        if candidates.is_empty() {
+            return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(stale.unwrap_or(Reason::Empty)) });
+        }
+        let field = self.field(query, candidates, slots, now_ms).await;
+        let miss = |reason: Reason, index: Option<usize>, judged: Option<Judged>| {
+            let nearest = index.and_then(|index| field.nearest(index, reason));
+            Lookup::Miss(Miss { nearest, vector: Some(vector), judged, ..Miss::because(stale.unwrap_or(reason)) })
+        };
+        match self.choose(query, &field) {
+            Some(Choice::Serve { judged, probability, others }) => {
+                let first = field.found(judged.entry, probability).map(|first| Match { judged: Some(judged), ..first });
+                let others = others.into_iter().filter_map(|(id, probability)| field.found(id, probability));
+                Lookup::Hit(first.into_iter().chain(others).take(query.limit).collect())
+            }
+            Some(Choice::Refuse { reason, judged, nearest }) => {
+                let index = field.place(nearest);
+                match field.refused {
+                    // What a rule refused came nearer than what was not sure enough.
+                    Some((refused, rule)) if reason == Reason::LowProbability && Some(refused) < index => {
+                        miss(rule, Some(refused), judged)
+                    }
+                    _ => miss(reason, index, judged),
+                }
+            }
+            None => {
+                let (index, reason) = field.refused.unwrap_or((0, Reason::NoCandidate));
+                miss(reason, Some(index), None)
+            }
+        }
+    }
+
+    /// What the rules make of the candidates.
+    async fn field(&self, query: &Query, candidates: Vec<Candidate>, slots: &Slots, now_ms: u64) -> Field {
+        let policy = self.policy(&query.prompt.scope.cache);
+        let question = Question { text: &query.prompt.text, slots, guards: self.guards() };
+        let appraisal = policy.appraise(&question, &candidates, &query.terms, now_ms);
+        let mut field = Field { candidates, accepted: Vec::new(), refused: appraisal.refused, now_ms };
+        for (index, score) in appraisal.accepted {
+            match self.objection(query, &field.candidates[index].entry, now_ms).await {
+                Ok(context) => field.accepted.push(Accepted { index, score, context }),
+                Err(reason) if field.refused.is_none_or(|(first, _)| index < first) => {
+                    field.refused = Some((index, reason));
+                }
+                Err(_) => {}
+            }
+        }
+        field
+    }
+
+    /// Lets the budget choose; `None` if there is nothing to choose from.
+    fn choose(&self, query: &Query, field: &Field) -> Option<Choice> {
+        let owner = owner(&query.prompt);
+        let policy = self.policy(&owner.cache);
+        let learned = self.learning.create(&owner, policy);
+        let scored: Vec<(EntryId, f64)> =
+            field.accepted.iter().map(|found| (field.candidates[found.index].entry.id, found.score)).collect();
+        if scored.is_empty() {
+            learned.lock().pass();
+            return None;
+        }
+        let draws = [fastrand::f64(), fastrand::f64()];
+        learned.lock().choose(&scored, query.terms.error_max, policy.shadow, draws)
+    }
+}
+
+impl Field {
+    fn place(&self, id: EntryId) -> Option<usize> {
+        self.candidates.iter().position(|candidate| candidate.entry.id == id)
+    }
+
+    fn nearest(&self, index: usize, reason: Reason) -> Option<Nearest> {
+        let Candidate { entry, similarity } = self.candidates.get(index)?;
+        Some(Nearest { id: entry.id, similarity: *similarity, reason })
+    }
+
+    fn found(&self, id: EntryId, probability: Probability) -> Option<Match> {
+        let index = self.place(id)?;
+        let Accepted { score, context, .. } = *self.accepted.iter().find(|accepted| accepted.index == index)?;
+        let Candidate { entry, similarity } = self.candidates[index].clone();
+        let found = matched(Tier::Semantic, entry, similarity, self.now_ms);
+        Some(Match { probability: Some(probability), score, context, ..found })
+    }
+}
+
+/// Candidates that are judged: the first may be refused for what a later one is not.
+const NEIGHBOURS: usize = 5;
