@@ -8,6 +8,8 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+#[cfg(feature = "candle")]
+use crate::support::summary;
 use crate::support::{Home, Reply, Upstream, chunks, event_stream, until};
 
 fn chat(text: &str, stream: bool) -> Value {
@@ -71,7 +73,8 @@ async fn what_was_near_is_near_after_a_kill() {
     let server = home.serve(&[]).await;
     let client = server.client("");
     for (asked, reworded) in questions {
-        assert_eq!(client.find(reworded).await, ("semantic".to_owned(), asked.to_owned()));
+        let near = client.search(&json!({"prompt": reworded, "searchStrategies": ["semantic"]})).await;
+        assert_eq!(summary(&near), ("semantic".to_owned(), asked.to_owned()));
     }
     assert_eq!(client.find("Where is my parcel?").await.0, "miss");
     assert_eq!(client.stats("default").await["entries"], 3);
