@@ -129,8 +129,8 @@ impl Replay<'_> {
         let lookup = cache.lookup(&query).await;
         let took = started.elapsed();
         let embedding = match &lookup {
-            // An exact match is found without an embedding.
-            Lookup::Hit(matches) if matches.first().is_some_and(|first| first.tier == Tier::Exact) => Duration::ZERO,
+            // Only what is found by meaning needs an embedding.
+            Lookup::Hit(matches) if matches.first().is_some_and(|first| first.tier != Tier::Semantic) => Duration::ZERO,
             _ => self.embedder.took(&asked.text_embedded()),
         };
         let decision = Decision { took: Some(took + embedding), ..Decision::of(&lookup)? };
