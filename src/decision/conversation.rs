@@ -106,14 +106,14 @@ fn is_edited(a: &[(Speaker, String)], b: &[(Speaker, String)]) -> bool {
     };
     let shared = [Speaker::User, Speaker::Assistant].map(|role| {
         let (a, b) = (of(a, role), of(b, role));
-        let common = common(&a, &b);
-        (common > 0, common < a.len() && common < b.len())
+        let equal = in_both(&a, &b);
+        (equal > 0, equal < a.len() && equal < b.len())
     });
     shared.iter().any(|(has_equal, _)| *has_equal) && shared.iter().any(|(_, is_exchanged)| *is_exchanged)
 }
 
-/// Length of the longest common subsequence.
-fn common(a: &[String], b: &[String]) -> usize {
+/// How many of `a` are found in `b` in the same order, at most: the length of their longest common subsequence.
+fn in_both(a: &[String], b: &[String]) -> usize {
     let mut row = vec![0; b.len() + 1];
     for x in a {
         let mut diagonal = 0;

@@ -9,6 +9,7 @@ mod clients;
 mod faults;
 #[cfg(feature = "candle")]
 mod forward;
+mod freshness;
 #[cfg(feature = "bundled-model")]
 mod golden;
 mod proxy;

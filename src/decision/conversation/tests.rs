@@ -103,15 +103,15 @@ proptest! {
     }
 
     #[test]
-    fn the_longest_common_part(a in "[abc]{0,8}", b in "[abc]{0,8}") {
+    fn the_longest_part_of_both(a in "[abc]{0,8}", b in "[abc]{0,8}") {
         let split = |text: &str| -> Vec<String> { text.chars().map(String::from).collect() };
         let (x, y) = (split(&a), split(&b));
-        let length = common(&x, &y);
-        prop_assert_eq!(length, common(&y, &x));
+        let length = in_both(&x, &y);
+        prop_assert_eq!(length, in_both(&y, &x));
         prop_assert!(length <= x.len().min(y.len()));
         prop_assert_eq!(length == x.len() && length == y.len(), a == b);
         let mut more = x.clone();
         more.extend(y.iter().cloned());
-        prop_assert!(common(&more, &y) == y.len() && common(&more, &x) == x.len());
+        prop_assert!(in_both(&more, &y) == y.len() && in_both(&more, &x) == x.len());
     }
 }
