@@ -45,15 +45,14 @@ impl Cache {
             return Ok(false);
         };
         let learned = self.learning.create(owner, self.policy(&owner.cache));
-        let score = match text.map(normalise) {
-            None => None,
-            Some(text) if text == entry.text => {
-                learned.lock().hear_of_itself(id, is_right);
-                return Ok(true);
+        match text.map(normalise) {
+            None => learned.lock().hear(id, is_right),
+            Some(text) if text == entry.text => learned.lock().hear_of_itself(id, is_right),
+            Some(text) => {
+                let score = self.score(&owner.tenant, &text, &entry).await;
+                learned.lock().hear_of(id, score, is_right);
             }
-            Some(text) => self.score(&owner.tenant, &text, &entry).await,
-        };
-        learned.lock().hear(id, score, is_right);
+        }
         Ok(true)
     }
 
@@ -94,7 +93,7 @@ impl Cache {
     pub fn save_learning(&self) -> serde_json::Result<Vec<u8>> {
         let mut lines = Vec::new();
         for owner in self.learning.owners() {
-            if let Some(learned) = self.learning.of(&owner) {
+            if let Some(learned) = self.learning.of(&owner).filter(|learned| learned.lock().is_worth_keeping()) {
                 let Owner { tenant, cache } = owner;
                 serde_json::to_writer(&mut lines, &(tenant.as_str(), cache.as_str(), &*learned.lock()))?;
                 lines.push(b'\n');

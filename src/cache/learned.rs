@@ -223,32 +223,40 @@ impl Learned {
         }
     }
 
+    /// Whether there is anything that a new process would not begin with.
+    pub(crate) fn is_worth_keeping(&self) -> bool {
+        self.bound.labels() != Labels::None || self.compared != Compared::default() || !self.records.records.is_empty()
+    }
+
     /// Counts a comparison that ended without a verdict.
     pub(crate) fn could_not_tell(&mut self) {
         self.compared.unknown += 1;
     }
 
-    /// Takes a user's word on an entry's answer to a question of this score; on the question that it was stored for
-    /// if there is none.
-    pub(crate) fn hear(&mut self, entry: EntryId, score: Option<f64>, is_right: bool) {
-        let settings = RecordSettings::default();
-        let served = self.served.iter().rev().find(|(id, _)| *id == entry).map(|(_, judged)| *judged);
-        let judged = match (score, served) {
-            (Some(score), served) => Some((score, served)),
-            (None, Some(served)) => Some((served.score, Some(served))),
-            (None, None) => None,
-        };
-        match judged {
-            Some((score, served)) => {
-                let expected = self.bound.right(score).max(EXPECTED_OF_SERVED);
-                self.records.change(entry, |record| record.learn(score, expected, is_right, settings));
-                let decision = served.map(|served| served.decision).filter(|decision| decision.action.is_hit());
-                if let Some(decision) = decision {
-                    self.bound.hear(decision, is_right);
-                }
-            }
+    /// Takes a user's word on an entry's answer to the last question that it was served for; to its own if there is
+    /// none.
+    pub(crate) fn hear(&mut self, entry: EntryId, is_right: bool) {
+        match self.last_served(entry) {
+            Some(judged) => self.hear_of(entry, Some(judged.score), is_right),
             None => self.hear_of_itself(entry, is_right),
         }
+    }
+
+    /// Takes a user's word on an entry's answer to a question of this score; without one, on the last that it was
+    /// served for. A question that it was not served for, and would not be, says nothing.
+    pub(crate) fn hear_of(&mut self, entry: EntryId, score: Option<f64>, is_right: bool) {
+        let settings = RecordSettings::default();
+        let served = self.last_served(entry);
+        let Some(score) = score.or(served.map(|judged| judged.score)) else { return };
+        let expected = self.bound.right(score).max(EXPECTED_OF_SERVED);
+        self.records.change(entry, |record| record.learn(score, expected, is_right, settings));
+        if let Some(judged) = served {
+            self.bound.hear(judged.decision, is_right);
+        }
+    }
+
+    fn last_served(&self, entry: EntryId) -> Option<Judged> {
+        self.served.iter().rev().find(|(id, _)| *id == entry).map(|(_, judged)| *judged)
     }
 
     /// Takes a user's word on an entry's answer to the question that it was stored for.
@@ -382,3 +390,121 @@ const EXPECTED_OF_SERVED: f64 = 0.9;
 
 /// One-sided 95 %.
 const DEVIATIONS: f64 = 1.645;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::decision::Judge;
+
+    fn id(number: u8) -> EntryId {
+        EntryId::from_bytes([number; 16])
+    }
+
+    fn learned() -> Learned {
+        Learned::new(&Policy::default())
+    }
+
+    fn choose(learned: &mut Learned, candidates: &[(EntryId, f64)]) -> Choice {
+        learned.choose(candidates, None, false, [1.0, 1.0]).expect("candidates")
+    }
+
+    #[test]
+    fn the_best_is_served_and_what_was_wrong_is_not() {
+        let mut learned = learned();
+        let candidates = [(id(1), 0.90), (id(2), 0.92), (id(3), 0.5)];
+        let served = choose(&mut learned, &candidates);
+        let Choice::Serve { judged, probability, others } = served else { panic!("{served:?}") };
+        assert_eq!((judged.entry, others.len()), (id(2), 1));
+        assert!(probability.get() > 0.9 && probability < Probability::CERTAIN);
+
+        learned.hear(id(2), false);
+        let served = choose(&mut learned, &candidates);
+        assert!(matches!(served, Choice::Serve { judged, .. } if judged.entry == id(1)), "{served:?}");
+        let refused = choose(&mut learned, &candidates[2..]);
+        assert!(matches!(refused, Choice::Refuse { reason: Reason::LowProbability, .. }), "{refused:?}");
+    }
+
+    #[test]
+    fn a_bound_of_the_request_only_tightens() {
+        let mut learned = learned();
+        let at = |learned: &mut Learned, most: f64| {
+            matches!(
+                learned.choose(&[(id(1), 0.95)], Probability::new(most), false, [1.0, 1.0]),
+                Some(Choice::Serve { .. })
+            )
+        };
+        assert!(at(&mut learned, 1.0) && at(&mut learned, 0.1));
+        assert!(!at(&mut learned, 0.01));
+        let far = learned.choose(&[(id(1), 0.3)], Probability::new(1.0), false, [1.0, 1.0]);
+        assert!(matches!(far, Some(Choice::Refuse { .. })), "{far:?}");
+    }
+
+    #[test]
+    fn a_word_on_the_entry_itself_bars_it_until_it_is_taken_back_or_replaced() {
+        let mut learned = learned();
+        let is_served = |learned: &mut Learned| matches!(choose(learned, &[(id(1), 0.95)]), Choice::Serve { .. });
+        learned.hear_of(id(1), None, false);
+        assert!(is_served(&mut learned), "a question that it was never served for says nothing");
+        learned.forget(id(1));
+        learned.hear(id(1), false);
+        assert!(learned.is_barred(id(1)) && !is_served(&mut learned));
+        learned.hear_of_itself(id(1), true);
+        assert!(!learned.is_barred(id(1)) && is_served(&mut learned));
+        learned.hear_of_itself(id(1), false);
+        learned.forget(id(1));
+        assert!(!learned.is_doubted(id(1)));
+    }
+
+    #[test]
+    fn entries_of_one_answer_share_what_is_learned() {
+        let mut learned = Learned::new(&Policy { judge: Judge::Words, ..Policy::default() });
+        let Choice::Refuse { judged: Some(judged), .. } = choose(&mut learned, &[(id(1), 0.8)]) else {
+            panic!("served")
+        };
+        learned.learn(&judged, true, Some(id(2)));
+        learned.hear_of_itself(id(1), false);
+        assert!(learned.is_barred(id(2)));
+        let stored = serde_json::to_string(&learned).expect("JSON");
+        let again: Learned = serde_json::from_str(&stored).expect("the same");
+        assert!(again.is_barred(id(1)) && again.is_barred(id(2)) && again.is_worth_keeping());
+        assert_eq!(again.learnt(), learned.learnt());
+    }
+
+    #[test]
+    fn without_a_judge_nothing_is_learned_from_what_is_equal() {
+        let mut learned = learned();
+        let Choice::Serve { judged, .. } = choose(&mut learned, &[(id(1), 0.95)]) else { panic!("refused") };
+        assert!(!learned.is_worth_keeping());
+        learned.learn(&judged, true, None);
+        let Learnt { report, compared, .. } = learned.learnt();
+        assert_eq!((report.samples, compared.right), (0.0, 1));
+    }
+
+    #[test]
+    fn records_that_refuse_outlive_those_that_only_shift() {
+        let mut records = Records::default();
+        records.change(id(1), EntryRecord::bar);
+        records.change(id(2), |record| record.learn(0.5, 0.5, true, RecordSettings::default()));
+        records.prune();
+        assert!(records.of(id(1)).is_some() && records.of(id(2)).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn a_tighter_budget_never_serves_more(
+            scores in prop::collection::vec(0.0f64..1.0, 1..5),
+            (small, large) in (0.0f64..1.0, 0.0f64..1.0).prop_map(|(a, b)| (a.min(b), a.max(b))),
+            (few, many) in (0.0f64..1.0, 0.0f64..1.0).prop_map(|(a, b)| (a.min(b), a.max(b))),
+        ) {
+            let candidates: Vec<(EntryId, f64)> = (0..).map(id).zip(scores).collect();
+            let serves = |max_error, max_error_per_hit| {
+                let budget = Budget { max_error, max_error_per_hit };
+                let mut learned = Learned::new(&Policy { budget, ..Policy::default() });
+                matches!(choose(&mut learned, &candidates), Choice::Serve { .. })
+            };
+            prop_assert!(serves(large, many) || !serves(small, few));
+        }
+    }
+}

@@ -12,6 +12,7 @@ use super::settings::ServeArgs;
 use crate::cache::{Cache, CacheSettings, Parts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, EmbedModel};
+use crate::decision::EMBEDDER;
 use crate::embed::Embedder;
 use crate::layer::LayerSettings;
 use crate::server::{App, IdempotencyKeys, Secret, ServeError, serve};
@@ -74,6 +75,12 @@ async fn open(config: &Config) -> Result<App, Failure> {
         }
         (EmbedModel::Local(_), None) => ("none".to_owned(), "none".to_owned()),
     };
+    if embedder.is_some() && !model.starts_with(EMBEDDER) {
+        tracing::warn!(
+            model,
+            "the shipped calibration is of {EMBEDDER}: with another model the error budget holds only with a judge"
+        );
+    }
     let external_dimensions = match config.embed.model {
         EmbedModel::External { dimensions } => Some(dimensions),
         EmbedModel::Local(_) => None,
