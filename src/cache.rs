@@ -94,11 +94,21 @@ pub struct Query {
     pub patience: Option<Duration>,
     /// The prompt's vector, where the caller brings it.
     pub vector: Option<Embedding>,
+    /// Whether a miss goes upstream, and its fresh answer is compared with what the cache has.
+    pub is_comparable: bool,
 }
 
 impl Query {
     pub fn new(prompt: Prompt) -> Self {
-        Self { prompt, terms: Terms::default(), tiers: Tiers::ALL, limit: 1, patience: None, vector: None }
+        Self {
+            prompt,
+            terms: Terms::default(),
+            tiers: Tiers::ALL,
+            limit: 1,
+            patience: None,
+            vector: None,
+            is_comparable: false,
+        }
     }
 }
 
@@ -401,6 +411,9 @@ impl Cache {
                 Err(miss) => return Lookup::Miss(miss),
             }
         }
+        if let Some(reason) = self.refuses(&query.prompt) {
+            return Lookup::Miss(Miss::because(stale.unwrap_or(reason)));
+        }
         if query.tiers.template {
             match self.find_template(query, &fingerprint, &template, &slots).await {
                 // Of an answer that was wrong once nobody knows for which values it is right.
@@ -410,9 +423,6 @@ impl Cache {
                 Ok(Exact::Absent) => {}
                 Err(miss) => return Lookup::Miss(miss),
             }
-        }
-        if let Some(reason) = self.refuses(&query.prompt) {
-            return Lookup::Miss(Miss::because(reason));
         }
         if !query.tiers.semantic {
             return Lookup::Miss(Miss::because(stale.unwrap_or(Reason::NoCandidate)));

@@ -173,6 +173,7 @@ impl Gate {
             let query = Query {
                 terms: asked.controls.terms,
                 patience: Some(self.settings.patience),
+                is_comparable: !only_if_cached,
                 ..Query::new(asked.prompt.clone())
             };
             match self.lookup(&query).await {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::cache::{Cache, Query, embedded};
 use crate::decision::{
-    ContextRule, Conversation, Embedding, Entry, Fingerprint, Origin, Perishable, Piece, Prompt, Reason, Similarity,
-    Slots, Template, Turn, similarity,
+    ContextRule, Conversation, Embedding, Entry, Fingerprint, Freshness, Origin, Perishable, Piece, Prompt, Reason,
+    Similarity, Slots, Template, Turn, similarity,
 };
 use crate::embed::{Asker, Embedder};
 
@@ -133,7 +133,7 @@ impl Cache {
     }
 
     fn is_perishable(&self, text: &str) -> bool {
-        self.freshness().is_perishable(&self.guards().read(text))
+        Freshness::may_tell(text) && self.freshness().is_perishable(&self.guards().read(text))
     }
 }
 

@@ -49,8 +49,9 @@ impl Cache {
             None => learned.lock().hear(id, is_right),
             Some(text) if text == entry.text => learned.lock().hear_of_itself(id, is_right),
             Some(text) => {
-                let score = self.score(&owner.tenant, &text, &entry).await;
-                learned.lock().hear_of(id, score, is_right);
+                if let Some(score) = self.score(&owner.tenant, &text, &entry).await {
+                    learned.lock().hear_of(id, score, is_right);
+                }
             }
         }
         Ok(true)
@@ -95,7 +96,7 @@ impl Cache {
         for owner in self.learning.owners() {
             if let Some(learned) = self.learning.of(&owner).filter(|learned| learned.lock().is_worth_keeping()) {
                 let Owner { tenant, cache } = owner;
-                serde_json::to_writer(&mut lines, &(tenant.as_str(), cache.as_str(), &*learned.lock()))?;
+                serde_json::to_writer(&mut lines, &(tenant.as_str(), cache.as_str(), self.model(), &*learned.lock()))?;
                 lines.push(b'\n');
             }
         }
@@ -105,14 +106,25 @@ impl Cache {
     /// Takes back what [`save_learning`](Self::save_learning) wrote. What cannot be read is learned anew.
     ///
     /// # Errors
-    /// A line is not as it was written; those before it are taken.
+    /// A line is not as it was written; the others are taken.
     pub fn restore_learning(&self, lines: &[u8]) -> serde_json::Result<()> {
+        let mut first_error = None;
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let (tenant, cache, learned): (String, CacheName, Learned) = serde_json::from_slice(line)?;
-            let policy = *self.policy(&cache);
-            self.learning.restore(Owner { tenant: Tenant::new(tenant), cache }, learned, &policy);
+            match serde_json::from_slice::<(String, CacheName, String, Learned)>(line) {
+                Ok((tenant, cache, model, learned)) if model == self.model() => {
+                    let policy = *self.policy(&cache);
+                    self.learning.restore(Owner { tenant: Tenant::new(tenant), cache }, learned, &policy);
+                }
+                // Another model's scores are worth something else.
+                Ok(_) => {}
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
         }
-        Ok(())
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn model(&self) -> &str {
+        self.parts.embedder.as_ref().map_or("external", |embedder| embedder.model())
     }
 
     pub(super) fn is_barred(&self, entry: &Entry) -> bool {

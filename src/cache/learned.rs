@@ -29,9 +29,9 @@ pub(crate) struct Learned {
     requests: u64,
     /// Fresh answers equal to what was held back, and others.
     compared: Compared,
-    /// The score at which each of the entries last served was.
+    /// The hits last served; an exact or template match was not decided.
     #[serde(skip)]
-    served: VecDeque<(EntryId, Judged)>,
+    served: VecDeque<(EntryId, Option<Judged>)>,
 }
 
 /// A candidate with what became of it: kept until it is known whether it was right.
@@ -58,6 +58,16 @@ pub(crate) enum Choice {
     Serve { judged: Judged, probability: Probability, others: Vec<(EntryId, Probability)> },
     /// Serve none; which came nearest to it.
     Refuse { reason: Reason, judged: Option<Judged>, nearest: EntryId },
+}
+
+/// What a choice depends on beside the scores.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChoiceTerms {
+    /// Most 1 - probability of this one hit.
+    pub(crate) error_max: Option<Probability>,
+    pub(crate) is_shadow: bool,
+    /// Whether a fresh answer may come of it.
+    pub(crate) is_comparable: bool,
 }
 
 /// Comparisons of fresh answers with those held back.
@@ -97,7 +107,11 @@ impl Learning {
             return learned;
         }
         let new = || Arc::new(Mutex::new(Learned::new(policy)));
-        Arc::clone(self.0.write().entry(owner.clone()).or_insert_with(new))
+        let mut all = self.0.write();
+        if all.len() >= CACHES_MAX && !all.contains_key(owner) {
+            return new();
+        }
+        Arc::clone(all.entry(owner.clone()).or_insert_with(new))
     }
 
     pub(crate) fn owners(&self) -> Vec<Owner> {
@@ -121,8 +135,10 @@ impl Learning {
 
     /// Takes what a cache had learned before, under the budget of now.
     pub(crate) fn restore(&self, owner: Owner, mut learned: Learned, policy: &Policy) {
-        learned.bound.set_terms(policy.budget, policy.labels());
-        self.0.write().insert(owner, Arc::new(Mutex::new(learned)));
+        if learned.bound.is_whole() {
+            learned.bound.set_terms(policy.budget, policy.labels());
+            self.0.write().insert(owner, Arc::new(Mutex::new(learned)));
+        }
     }
 }
 
@@ -142,12 +158,14 @@ impl Learned {
     pub(crate) fn choose(
         &mut self,
         candidates: &[(EntryId, f64)],
-        error_max: Option<Probability>,
-        is_shadow: bool,
+        terms: ChoiceTerms,
         draws: [f64; 2],
     ) -> Option<Choice> {
         let settings = RecordSettings::default();
-        self.requests += 1;
+        let ChoiceTerms { error_max, is_shadow, is_comparable } = terms;
+        // Nothing is asked upstream for the sake of learning where no fresh answer would come of it.
+        let draws = if is_comparable { draws } else { [1.0, 1.0] };
+        self.requests += u64::from(is_comparable);
         let mut passed: Vec<(EntryId, f64, f64)> = candidates
             .iter()
             .filter_map(|&(id, score)| {
@@ -174,12 +192,10 @@ impl Learned {
         let reason = match decision.action {
             Action::Serve | Action::ServeAndAudit => {
                 let is_served = |shifted: f64| self.bound.decide(Some(shifted), [1.0, 1.0]).action.is_hit();
-                let others = passed[1..].iter().filter(|(_, _, shifted)| is_served(*shifted));
+                let is_sure = |shifted: f64| error_max.is_none_or(|most| 1.0 - self.bound.right(shifted) <= most.get());
+                let others = passed[1..].iter().filter(|(_, _, shifted)| is_served(*shifted) && is_sure(*shifted));
                 let others = others.map(|(id, _, shifted)| (*id, self.probability(*shifted))).collect();
-                self.served.push_back((entry, judged));
-                if self.served.len() > SERVED_MAX {
-                    self.served.pop_front();
-                }
+                self.remember(entry, Some(judged));
                 return Some(Choice::Serve { judged, probability, others });
             }
             Action::Explore => Reason::Explore,
@@ -195,9 +211,17 @@ impl Learned {
         Probability::new(self.bound.right(score)).unwrap_or(Probability::NONE)
     }
 
+    /// Remembers a hit, for feedback on it.
+    pub(crate) fn remember(&mut self, entry: EntryId, judged: Option<Judged>) {
+        self.served.push_back((entry, judged));
+        if self.served.len() > SERVED_MAX {
+            self.served.pop_front();
+        }
+    }
+
     /// Counts a request that had nothing to decide about.
-    pub(crate) fn pass(&mut self) {
-        self.requests += 1;
+    pub(crate) fn pass(&mut self, is_comparable: bool) {
+        self.requests += u64::from(is_comparable);
         self.bound.record(self.bound.decide(None, [1.0, 1.0]));
     }
 
@@ -206,6 +230,10 @@ impl Learned {
         let Judged { entry, score, decision, chance } = *judged;
         self.compared.right += u64::from(is_right);
         self.compared.wrong += u64::from(!is_right);
+        if decision.action.is_hit() {
+            // Known by now: a user's word would count it twice.
+            self.take_served(entry, |served| served.is_some_and(|served| served == *judged));
+        }
         // Without a judge only the right ones are known: a lopsided sample.
         if self.bound.labels() != Labels::None {
             let settings = RecordSettings::default();
@@ -236,27 +264,39 @@ impl Learned {
     /// Takes a user's word on an entry's answer to the last question that it was served for; to its own if there is
     /// none.
     pub(crate) fn hear(&mut self, entry: EntryId, is_right: bool) {
-        match self.last_served(entry) {
-            Some(judged) => self.hear_of(entry, Some(judged.score), is_right),
-            None => self.hear_of_itself(entry, is_right),
+        match self.take_served(entry, |_| true) {
+            Some(Some(judged)) => self.hear_of_served(&judged, is_right),
+            Some(None) | None => self.hear_of_itself(entry, is_right),
         }
     }
 
-    /// Takes a user's word on an entry's answer to a question of this score; without one, on the last that it was
-    /// served for. A question that it was not served for, and would not be, says nothing.
-    pub(crate) fn hear_of(&mut self, entry: EntryId, score: Option<f64>, is_right: bool) {
-        let settings = RecordSettings::default();
-        let served = self.last_served(entry);
-        let Some(score) = score.or(served.map(|judged| judged.score)) else { return };
+    /// Takes a user's word on an entry's answer to a question of this score. A question that it was not served for, and
+    /// would not be, says nothing.
+    pub(crate) fn hear_of(&mut self, entry: EntryId, score: f64, is_right: bool) {
+        let is_it = |judged: &Option<Judged>| judged.is_some_and(|judged| (judged.score - score).abs() < SAME_SCORE);
+        match self.take_served(entry, is_it) {
+            Some(Some(judged)) => self.hear_of_served(&judged, is_right),
+            Some(None) | None if self.bound.decide(Some(score), [1.0, 1.0]).action.is_hit() => {
+                self.learn_by_word(entry, score, is_right);
+            }
+            Some(None) | None => {}
+        }
+    }
+
+    fn hear_of_served(&mut self, judged: &Judged, is_right: bool) {
+        self.learn_by_word(judged.entry, judged.score, is_right);
+        self.bound.hear(judged.decision, is_right);
+    }
+
+    fn learn_by_word(&mut self, entry: EntryId, score: f64, is_right: bool) {
         let expected = self.bound.right(score).max(EXPECTED_OF_SERVED);
-        self.records.change(entry, |record| record.learn(score, expected, is_right, settings));
-        if let Some(judged) = served {
-            self.bound.hear(judged.decision, is_right);
-        }
+        self.records.change(entry, |record| record.learn(score, expected, is_right, RecordSettings::default()));
     }
 
-    fn last_served(&self, entry: EntryId) -> Option<Judged> {
-        self.served.iter().rev().find(|(id, _)| *id == entry).map(|(_, judged)| *judged)
+    /// The last such hit of the entry, which is forgotten: one word counts once.
+    fn take_served(&mut self, entry: EntryId, is_it: impl Fn(&Option<Judged>) -> bool) -> Option<Option<Judged>> {
+        let at = self.served.iter().rposition(|(id, judged)| *id == entry && is_it(judged))?;
+        self.served.remove(at).map(|(_, judged)| judged)
     }
 
     /// Takes a user's word on an entry's answer to the question that it was stored for.
@@ -293,7 +333,7 @@ impl Learned {
     /// The bound that would have kept a budget on what was logged.
     pub(crate) fn recommend(&self, budget: Budget) -> Recommendation {
         let samples: Vec<Sample> = self.log.iter().map(|logged| logged.sample).collect();
-        let requests = self.log.front().map_or(0, |first| self.requests - first.request + 1);
+        let requests = self.log.front().map_or(0, |first| self.requests.saturating_sub(first.request) + 1);
         recommend(&samples, requests, budget, DEVIATIONS)
     }
 }
@@ -376,6 +416,12 @@ impl Records {
     }
 }
 
+/// Caches that learn: some 15 KB each. One more decides as shipped.
+const CACHES_MAX: usize = 1 << 14;
+
+/// Two scores of one question and one entry.
+const SAME_SCORE: f64 = 1e-4;
+
 /// Records of one cache: some 40 bytes each.
 const RECORDS_MAX: usize = 1 << 18;
 
@@ -402,12 +448,14 @@ mod tests {
         EntryId::from_bytes([number; 16])
     }
 
+    const ANY: ChoiceTerms = ChoiceTerms { error_max: None, is_shadow: false, is_comparable: true };
+
     fn learned() -> Learned {
         Learned::new(&Policy::default())
     }
 
     fn choose(learned: &mut Learned, candidates: &[(EntryId, f64)]) -> Choice {
-        learned.choose(candidates, None, false, [1.0, 1.0]).expect("candidates")
+        learned.choose(candidates, ANY, [1.0, 1.0]).expect("candidates")
     }
 
     #[test]
@@ -431,13 +479,13 @@ mod tests {
         let mut learned = learned();
         let at = |learned: &mut Learned, most: f64| {
             matches!(
-                learned.choose(&[(id(1), 0.95)], Probability::new(most), false, [1.0, 1.0]),
+                learned.choose(&[(id(1), 0.95)], ChoiceTerms { error_max: Probability::new(most), ..ANY }, [1.0, 1.0]),
                 Some(Choice::Serve { .. })
             )
         };
         assert!(at(&mut learned, 1.0) && at(&mut learned, 0.1));
         assert!(!at(&mut learned, 0.01));
-        let far = learned.choose(&[(id(1), 0.3)], Probability::new(1.0), false, [1.0, 1.0]);
+        let far = learned.choose(&[(id(1), 0.3)], ANY, [1.0, 1.0]);
         assert!(matches!(far, Some(Choice::Refuse { .. })), "{far:?}");
     }
 
@@ -445,9 +493,10 @@ mod tests {
     fn a_word_on_the_entry_itself_bars_it_until_it_is_taken_back_or_replaced() {
         let mut learned = learned();
         let is_served = |learned: &mut Learned| matches!(choose(learned, &[(id(1), 0.95)]), Choice::Serve { .. });
-        learned.hear_of(id(1), None, false);
-        assert!(is_served(&mut learned), "a question that it was never served for says nothing");
+        learned.hear_of(id(1), 0.3, false);
+        assert!(is_served(&mut learned), "a question that it would not be served for says nothing");
         learned.forget(id(1));
+        learned.remember(id(1), None);
         learned.hear(id(1), false);
         assert!(learned.is_barred(id(1)) && !is_served(&mut learned));
         learned.hear_of_itself(id(1), true);

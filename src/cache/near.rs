@@ -1,9 +1,10 @@
 //! The semantic tier: what is near, what the rules say of it, and what the budget lets through.
 
-use super::learned::{Choice, Judged};
+use super::learned::{Choice, ChoiceTerms, Judged};
 use super::{Cache, Lookup, Match, Miss, Nearest, Query, matched, owner};
 use crate::decision::{
     Candidate, Embedding, EntryId, Fingerprint, Partition, Probability, Question, Reason, Similarity, Slots, Tier,
+    plain_score,
 };
 
 /// A candidate that no rule refuses.
@@ -83,7 +84,11 @@ impl Cache {
         let mut field = Field { candidates, accepted: Vec::new(), refused: appraisal.refused, now_ms };
         for (index, score) in appraisal.accepted {
             match self.objection(query, &field.candidates[index].entry, now_ms).await {
-                Ok(context) => field.accepted.push(Accepted { index, score, context }),
+                Ok(context) => {
+                    // Whoever differs in either differs.
+                    let score = context.map_or(score, |context| score.min(plain_score(context)));
+                    field.accepted.push(Accepted { index, score, context });
+                }
                 Err(reason) if field.refused.is_none_or(|(first, _)| index < first) => {
                     field.refused = Some((index, reason));
                 }
@@ -101,11 +106,16 @@ impl Cache {
         let scored: Vec<(EntryId, f64)> =
             field.accepted.iter().map(|found| (field.candidates[found.index].entry.id, found.score)).collect();
         if scored.is_empty() {
-            learned.lock().pass();
+            learned.lock().pass(query.is_comparable);
             return None;
         }
         let draws = [fastrand::f64(), fastrand::f64()];
-        learned.lock().choose(&scored, query.terms.error_max, policy.shadow, draws)
+        let terms = ChoiceTerms {
+            error_max: query.terms.error_max,
+            is_shadow: policy.shadow,
+            is_comparable: query.is_comparable,
+        };
+        learned.lock().choose(&scored, terms, draws)
     }
 }
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::cache::Cache;
 
 /// Where it is kept, and what of.
@@ -15,6 +17,8 @@ use crate::cache::Cache;
 pub(super) struct LearnedFile {
     cache: Arc<Cache>,
     path: PathBuf,
+    /// One writes at a time.
+    writing: Arc<Mutex<()>>,
 }
 
 impl LearnedFile {
@@ -29,7 +33,7 @@ impl LearnedFile {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(%error, file = %path.display(), "what was learned could not be read"),
         }
-        Self { cache, path }
+        Self { cache, path, writing: Arc::default() }
     }
 
     /// Writes it from time to time, for ever.
@@ -51,6 +55,7 @@ impl LearnedFile {
 
     /// The whole file or none of it.
     fn write(&self) -> io::Result<()> {
+        let _writing = self.writing.lock();
         let lines = self.cache.save_learning()?;
         let beside = self.path.with_extension("jsonl.new");
         let mut file = fs::File::create(&beside)?;

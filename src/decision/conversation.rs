@@ -37,6 +37,9 @@ pub struct Piece<'a> {
 impl<'a> Conversation<'a> {
     /// Whether they may lead up to the same question, as far as their words tell.
     pub fn may_match(&self, other: &Conversation<'_>, guards: &Guards) -> bool {
+        if self.turns.len().max(other.turns.len()) > TURNS_MAX {
+            return false;
+        }
         let (mine, others) = (self.said(), other.said());
         let bytes = |said: &[(Speaker, String)]| said.iter().map(|(_, text)| text.len()).sum::<usize>();
         if mine.is_empty() || others.is_empty() || bytes(&mine).max(bytes(&others)) > COMPARED_BYTES_MAX {
@@ -45,11 +48,12 @@ impl<'a> Conversation<'a> {
         if self.leads_to(other) || other.leads_to(self) || is_edited(&mine, &others) {
             return false;
         }
-        let asked = |conversation: &Conversation<'_>| {
-            let texts: Vec<&str> = conversation.texts(Speaker::User).collect();
-            texts.join("\n")
+        let read = |conversation: &Conversation<'_>, role: Speaker| {
+            let texts: Vec<&str> = conversation.texts(role).collect();
+            guards.read(&texts.join("\n"))
         };
-        !guards.contexts_differ(&guards.read(&asked(self)), &guards.read(&asked(other)))
+        let [user, assistant] = [Speaker::User, Speaker::Assistant].map(|role| [read(self, role), read(other, role)]);
+        !guards.contexts_differ(&user[0], &user[1]) && !guards.values_differ(&assistant[0], &assistant[1])
     }
 
     /// What the parties said, in pieces.
@@ -152,6 +156,9 @@ fn cut(text: &str) -> Vec<&str> {
 
 /// A piece fits the model's window unless hardly a word in it is known.
 const PIECE_BYTES_MAX: usize = 600;
+
+/// Turns; a longer conversation is compared exactly only.
+const TURNS_MAX: usize = 64;
 
 /// Longer conversations are not compared: what embedding them takes grows with them.
 const COMPARED_BYTES_MAX: usize = 16 << 10;

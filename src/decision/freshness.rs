@@ -80,9 +80,14 @@ impl Default for Freshness {
 }
 
 impl Freshness {
+    /// Whether the text is short enough to tell: nothing else need be read.
+    pub fn may_tell(text: &str) -> bool {
+        text.len() <= QUESTION_BYTES_MAX
+    }
+
     /// Whether the answer to the text depends on now or here, as far as its words tell.
     pub fn is_perishable(&self, text: &Text) -> bool {
-        if text.source.len() > QUESTION_BYTES_MAX {
+        if !Self::may_tell(&text.source) {
             return false;
         }
         match text.language {

@@ -84,7 +84,8 @@ pub fn repeats(answer: &Answer, slot: &Slot) -> bool {
     };
     let words = slot.written.split(|letter: char| !letter.is_alphanumeric());
     let words = words.filter(|word| word.contains(char::is_alphabetic));
-    words.chain([slot.written.as_str()]).any(|word| cut(&text, word).is_some())
+    let text = text.to_lowercase();
+    words.chain([slot.written.as_str()]).any(|word| cut(&text, &word.to_lowercase()).is_some())
 }
 
 /// The text at the places where `value` stands alone; `None` if there is none.

@@ -272,6 +272,8 @@ impl Slot {
         let name = if count == 1 { kind.as_str().to_owned() } else { format!("{}_{count}", kind.as_str()) };
         // In a quotation and in a URL's path every letter counts.
         let canonical = match (kind, value.unit) {
+            // Two spellings of one identifier may be two identifiers.
+            (Kind::Id, _) => written.clone(),
             (Kind::Quoted | Kind::Url, _) => written.clone(),
             (_, Some(unit)) => format!("{} {}", value.canonical, lexicon.unit_name(unit)),
             (_, None) => value.canonical.clone(),

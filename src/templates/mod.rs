@@ -40,7 +40,7 @@ pub struct TemplateSettings {
 
 impl Default for TemplateSettings {
     fn default() -> Self {
-        Self { refill: true, refill_after: 2, keys_max: 1_000_000, roles: Roles::default() }
+        Self { refill: false, refill_after: 2, keys_max: 1_000_000, roles: Roles::default() }
     }
 }
 

@@ -9,6 +9,10 @@ use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
 use super::TemplateSettings;
+
+fn refilling() -> TemplateSettings {
+    TemplateSettings { refill: true, ..TemplateSettings::default() }
+}
 use crate::cache::{Cache, CacheSettings, Lookup, NewEntry, Parts, Query, Tiers};
 use crate::clock::ManualClock;
 use crate::decision::{
@@ -27,7 +31,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::with(TemplateSettings::default())
+        Self::with(refilling())
     }
 
     fn with(settings: TemplateSettings) -> Self {
@@ -36,7 +40,7 @@ impl Bench {
     }
 
     fn with_role(name: &str, role: Role) -> Self {
-        let mut settings = TemplateSettings::default();
+        let mut settings = refilling();
         settings.roles.set(name, role).expect("a slot");
         Self::with(settings)
     }
@@ -216,8 +220,8 @@ fn answers_are_refilled_once_enough_agree() {
     bench.check("Where is order #K-20420 and #K-20421 now?", None);
     assert_eq!(bench.cache.stats(&owner()).0.entries, 2, "nothing is stored for it");
 
-    let off = Bench::with(TemplateSettings { refill: false, ..TemplateSettings::default() });
-    let three = Bench::with(TemplateSettings { refill_after: 3, ..TemplateSettings::default() });
+    let off = Bench::with(TemplateSettings { refill: false, ..refilling() });
+    let three = Bench::with(TemplateSettings { refill_after: 3, ..refilling() });
     let significant = Bench::with_role("id", Role::Significant);
     for bench in [&off, &three, &significant] {
         bench.insert_orders(&["#K-20418", "#K-20419"]);
@@ -270,7 +274,7 @@ fn an_answer_that_contradicts_ends_it() {
             bench.check(&order("#K-20420"), expected.as_deref());
             bench.insert(&order("#K-20423"), &on_its_way("#K-20423"));
             bench.check(&order("#K-20420"), expected.as_deref());
-            let bench = bench.restarted(TemplateSettings::default());
+            let bench = bench.restarted(refilling());
             bench.insert_orders(&["#K-20422", "#K-20423"]);
             bench.check(&order("#K-20420"), None);
             let entries = 4 + u64::from(asked != order("#K-20418"));
@@ -344,7 +348,7 @@ fn a_restart_finds_what_was_found() {
     let bench = Bench::new();
     bench.insert("Hi Ada, how do I reset my password?", "In the settings.");
     bench.insert_orders(&["#K-20418", "#K-20419"]);
-    let bench = bench.restarted(TemplateSettings::default());
+    let bench = bench.restarted(refilling());
     bench.check("Hi Bob, how do I reset my password?", None);
     assert_eq!(bench.runtime.block_on(bench.cache.mine_templates()).expect("read"), 3);
     bench.check("Hi Bob, how do I reset my password?", Some("In the settings."));
@@ -354,7 +358,7 @@ fn a_restart_finds_what_was_found() {
 /// Of many entries the older are forgotten, and the newest of a template is the one that is found.
 #[test]
 fn the_index_is_bounded() {
-    let bench = Bench::with(TemplateSettings { keys_max: 8, ..TemplateSettings::default() });
+    let bench = Bench::with(TemplateSettings { keys_max: 8, ..refilling() });
     let asked = |name: &str, n: usize| format!("Hi {name}, what is {n} times {n}?");
     for n in 0..40 {
         bench.clock.advance_ms(1);

@@ -19,7 +19,7 @@ use super::rows::Row;
 use crate::cache::{Cache, CacheSettings, Judged, Lookup, NewEntry, Parts, Query};
 use crate::clock::{Clock, ManualClock};
 use crate::decision::budget::{Budget, Labels};
-use crate::decision::{Answer, AnswerKind, Embedding, EntryId, Outcome, Policy, Reason, Similarity, Tier, plain_score};
+use crate::decision::{Answer, AnswerKind, Embedding, EntryId, Outcome, Policy, Reason, Similarity, Tier};
 use crate::rules::{CacheRules, TurnReader};
 use crate::store::{Durability, Limits, Owner, StoreSettings, open};
 use crate::wire::chat::earlier_turns;
@@ -124,7 +124,7 @@ impl Replay<'_> {
             Ok(asked) => asked,
             Err(reason) => return Ok(Decision::bypass(*reason)),
         };
-        let query = Query::new(asked.prompt.clone());
+        let query = Query { is_comparable: true, ..Query::new(asked.prompt.clone()) };
         let started = Instant::now();
         let lookup = cache.lookup(&query).await;
         let took = started.elapsed();
@@ -176,9 +176,7 @@ impl Decision {
             Lookup::Hit(matches) => {
                 let served = matches.first().context("a hit without a match")?;
                 let row = served.entry.answer.body.parse().context("an answer that was not stored here")?;
-                // Whoever differs in either differs.
-                let context = served.context.map_or(1.0, plain_score);
-                let score = Some(served.score.min(context) as f32);
+                let score = Some(served.score as f32);
                 Self { outcome: Outcome::Hit, reason: None, score, served: Some(row), took: None, is_audited: false }
             }
             Lookup::Miss(miss) => Self {

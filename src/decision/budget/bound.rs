@@ -197,6 +197,7 @@ impl Bound {
     /// Works the bound out under another budget, or for other labels, with all that was learned.
     pub fn set_terms(&mut self, budget: Budget, labels: Labels) {
         (self.budget, self.labels) = (budget, labels);
+        (self.settings, self.calibration) = (Settings::default(), Calibration::shipped());
         self.settle();
     }
 
@@ -210,6 +211,11 @@ impl Bound {
             (Action::ServeAndAudit, Labels::Audit(share)) => share * (1.0 - explored),
             (Action::ServeAndAudit, Labels::None | Labels::Misses) | (Action::Serve, _) => 0.0,
         }
+    }
+
+    /// Whether it is of the size that this version works with.
+    pub fn is_whole(&self) -> bool {
+        self.evidence.is_whole() && self.ledger.is_whole()
     }
 
     /// Where its labels come from.
@@ -258,9 +264,10 @@ impl Bound {
     /// Takes the loosest bound that stays within both budgets.
     fn settle(&mut self) {
         self.rates = self.fresh_rates();
-        if self.labels == Labels::None {
+        if self.labels == Labels::None || self.evidence.labels() <= 0.0 {
             let Budget { max_error, max_error_per_hit } = self.budget;
-            self.lowest = start(Budget { max_error: max_error / self.complained().max(1.0), max_error_per_hit });
+            let share = 1.0 / self.complained().max(1.0);
+            self.lowest = start(Budget { max_error: max_error * share, max_error_per_hit: max_error_per_hit * share });
             return;
         }
         let Budget { max_error, max_error_per_hit } = self.budget;

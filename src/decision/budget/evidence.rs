@@ -78,6 +78,10 @@ impl Default for Evidence {
 }
 
 impl Evidence {
+    pub(super) fn is_whole(&self) -> bool {
+        [&self.asked, &self.labelled, &self.wrong].iter().all(|counts| counts.len() == BINS)
+    }
+
     /// A request whose best candidate fell into this bin, [`Bin::NONE`] if it had none.
     pub fn ask(&mut self, bin: Bin) {
         self.asked_total += 1.0;

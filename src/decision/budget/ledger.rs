@@ -24,6 +24,10 @@ impl Default for Ledger {
 }
 
 impl Ledger {
+    pub(super) fn is_whole(&self) -> bool {
+        self.unknown.len() == BINS
+    }
+
     /// A request that was not a hit.
     pub fn add_miss(&mut self) {
         self.requests += 1.0;

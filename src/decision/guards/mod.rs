@@ -68,7 +68,15 @@ impl Guards {
         let sides = [id::unmatched(&pair), number::unmatched(&pair), date::unmatched(&pair)];
         let (new, old) = (sides.iter().any(|side| side.new > 0), sides.iter().any(|side| side.old > 0));
         new && old
+            || negation::is_turned(&pair)
             || [lossy::differs, language::differs, entity::differs].iter().any(|differs| differs(&pair).is_some())
+    }
+
+    /// Whether two texts each name a number, date or identifier that the other does not.
+    pub(crate) fn values_differ(&self, new: &Text, old: &Text) -> bool {
+        let pair = Pair::new(new, old, &self.lexicon);
+        let sides = [id::unmatched(&pair), number::unmatched(&pair), date::unmatched(&pair)];
+        sides.iter().any(|side| side.new > 0) && sides.iter().any(|side| side.old > 0)
     }
 }
 

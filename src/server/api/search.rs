@@ -192,7 +192,7 @@ async fn answer(app: &App, owner: &Owner, body: Value) -> Result<SearchAnswer, P
             "searchStrategies: must name exact, template or semantic, got []",
         ));
     }
-    let query = Query { prompt, terms, tiers, limit, patience: Some(app.api_patience), vector };
+    let query = Query { prompt, terms, tiers, limit, patience: Some(app.api_patience), vector, is_comparable: false };
     Ok(match app.cache.lookup(&query).await {
         Lookup::Hit(matches) => SearchAnswer {
             outcome: Outcome::Hit,

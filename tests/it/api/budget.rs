@@ -190,9 +190,10 @@ async fn a_share_of_hits_is_audited_and_what_was_learned_outlives_a_restart() {
     for thing in novel.iter().cycle().take(60) {
         for question in asked(thing) {
             answers.lock().insert(format!("{thing}?"), format!("As for {question}"));
+            let wrong = budget().await["wrong"].as_u64();
             let answer = client.chat(&ask(&question)).await.check(200);
             if answer.outcome() == ("hit", "semantic") {
-                audited = Some((question, budget().await["wrong"].as_u64()));
+                audited = Some((question, wrong));
             } else if answer.header("x-nearhit-outcome") == "miss" {
                 entries += 1;
                 client.wait_for_entries(entries).await;

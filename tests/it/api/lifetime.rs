@@ -109,7 +109,7 @@ async fn questions_of_now_are_misses_where_the_operator_says_so() {
 #[cfg(feature = "bundled-model")]
 #[tokio::test]
 async fn an_old_answer_is_none_for_now() {
-    let home = Home::new();
+    let home = Home::with_config("[cache]\nmax_error = 0.5\nmax_error_per_hit = 0.5");
     let server = home.serve(&[]).await;
     let client = server.client("");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");

@@ -20,6 +20,8 @@ async fn insert_orders(client: &Client, ids: &[&str]) {
 }
 
 /// On a slow machine the server may still be looking whether anything was stored before.
+const REFILL: &str = "[templates]\nrefill = true";
+
 async fn wait_for_refill(client: &Client, asked: &str, answer: &str) {
     let found = pair("template", answer);
     until("the answer is refilled", async || (client.find(asked).await == found).then_some(())).await;
@@ -70,7 +72,7 @@ async fn a_greeting_makes_no_other_question_and_a_number_does() {
 
 #[tokio::test]
 async fn an_answer_is_refilled_after_two_until_one_contradicts() {
-    let home = Home::new();
+    let home = Home::with_config(REFILL);
     let server = home.serve(&[]).await;
     let client = server.client("sk-ada");
     insert_orders(&client, &["#K-20418", "#K-20419"]).await;
@@ -94,7 +96,7 @@ async fn an_answer_is_refilled_after_two_until_one_contradicts() {
 /// Both what was learnt and what was contradicted are found again in what is stored.
 #[tokio::test]
 async fn a_restart_finds_templates_again() {
-    let home = Home::new();
+    let home = Home::with_config(REFILL);
     let server = home.serve(&[]).await;
     insert_orders(&server.client("sk-ada"), &["#K-20418", "#K-20419"]).await;
     let bob = server.client("sk-bob");
@@ -110,7 +112,7 @@ async fn a_restart_finds_templates_again() {
 #[tokio::test]
 async fn an_operator_says_what_a_value_does() {
     let home = Home::with_config(
-        "[templates]\nrefill_after = 3\nroles = { id = \"significant\", number = \"echoed\", time = \"volatile\" }",
+        "[templates]\nrefill = true\nrefill_after = 3\nroles = { id = \"significant\", number = \"echoed\", time = \"volatile\" }",
     );
     let server = home.serve(&[]).await;
     let client = server.client("");
@@ -129,7 +131,7 @@ async fn an_operator_says_what_a_value_does() {
 
 #[tokio::test]
 async fn templates_are_listed_without_their_values() {
-    let home = Home::new();
+    let home = Home::with_config(REFILL);
     let server = home.serve(&[]).await;
     let client = server.client("sk-ada");
     let none = json!({"cache": "default", "entries": 0, "complete": true, "data": []});
@@ -169,7 +171,7 @@ async fn proxied_answers_are_refilled() {
         crate::support::Reply::saying(&format!("The address {id} is \"free\"."), call)
     })
     .await;
-    let home = Home::new();
+    let home = Home::with_config(REFILL);
     let server = home.serve(&["--upstream", &upstream.base()]).await;
     let client = server.client("sk-test");
     let ask = |address: &str, stream: bool| json!({"model": "m", "stream": stream, "messages": [{"role": "user", "content": format!("Is {address} taken?")}]});

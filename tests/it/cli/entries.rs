@@ -100,7 +100,7 @@ async fn the_key_names_the_tenant() {
 
 #[tokio::test]
 async fn templates_are_shown_as_a_table() {
-    let home = Home::new();
+    let home = Home::with_config("[templates]\nrefill = true");
     let server = home.serve(&[]).await;
     let run = |args: &[&str]| server.run(&home, args);
     let none = run(&["templates"]);

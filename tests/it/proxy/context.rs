@@ -56,7 +56,8 @@ mod by_meaning {
 
     /// A provider that never says the same twice, behind a cache that matches contexts by meaning.
     async fn counting() -> Setup {
-        let setup = Setup::with_config("", "[cache]\ncontext = \"semantic\"").await;
+        let setup =
+            Setup::with_config("", "[cache]\ncontext = \"semantic\"\nmax_error = 0.6\nmax_error_per_hit = 0.6").await;
         let mut count = 0;
         setup.upstream.answer_with(move |call| {
             count += 1;
