@@ -29,9 +29,9 @@ pub(crate) struct Learned {
     requests: u64,
     /// Fresh answers equal to what was held back, and others.
     compared: Compared,
-    /// The hits last served; an exact or template match was not decided.
+    /// The hits that were served last.
     #[serde(skip)]
-    served: VecDeque<(EntryId, Option<Judged>)>,
+    served: VecDeque<Judged>,
 }
 
 /// A candidate with what became of it: kept until it is known whether it was right.
@@ -195,7 +195,10 @@ impl Learned {
                 let is_sure = |shifted: f64| error_max.is_none_or(|most| 1.0 - self.bound.right(shifted) <= most.get());
                 let others = passed[1..].iter().filter(|(_, _, shifted)| is_served(*shifted) && is_sure(*shifted));
                 let others = others.map(|(id, _, shifted)| (*id, self.probability(*shifted))).collect();
-                self.remember(entry, Some(judged));
+                self.served.push_back(judged);
+                if self.served.len() > SERVED_MAX {
+                    self.served.pop_front();
+                }
                 return Some(Choice::Serve { judged, probability, others });
             }
             Action::Explore => Reason::Explore,
@@ -211,14 +214,6 @@ impl Learned {
         Probability::new(self.bound.right(score)).unwrap_or(Probability::NONE)
     }
 
-    /// Remembers a hit, for feedback on it.
-    pub(crate) fn remember(&mut self, entry: EntryId, judged: Option<Judged>) {
-        self.served.push_back((entry, judged));
-        if self.served.len() > SERVED_MAX {
-            self.served.pop_front();
-        }
-    }
-
     /// Counts a request that had nothing to decide about.
     pub(crate) fn pass(&mut self, is_comparable: bool) {
         self.requests += u64::from(is_comparable);
@@ -232,7 +227,7 @@ impl Learned {
         self.compared.wrong += u64::from(!is_right);
         if decision.action.is_hit() {
             // Known by now: a user's word would count it twice.
-            self.take_served(entry, |served| served.is_some_and(|served| served == *judged));
+            self.take_served(|served| served == judged);
         }
         // Without a judge only the right ones are known: a lopsided sample.
         if self.bound.labels() != Labels::None {
@@ -261,25 +256,24 @@ impl Learned {
         self.compared.unknown += 1;
     }
 
-    /// Takes a user's word on an entry's answer to the last question that it was served for; to its own if there is
-    /// none.
+    /// Takes a user's word on an entry's answer to the last question that it was served for by meaning; to its own if
+    /// there is none.
     pub(crate) fn hear(&mut self, entry: EntryId, is_right: bool) {
-        match self.take_served(entry, |_| true) {
-            Some(Some(judged)) => self.hear_of_served(&judged, is_right),
-            Some(None) | None => self.hear_of_itself(entry, is_right),
+        match self.take_served(|judged| judged.entry == entry) {
+            Some(judged) => self.hear_of_served(&judged, is_right),
+            None => self.hear_of_itself(entry, is_right),
         }
     }
 
     /// Takes a user's word on an entry's answer to a question of this score. A question that it was not served for, and
     /// would not be, says nothing.
     pub(crate) fn hear_of(&mut self, entry: EntryId, score: f64, is_right: bool) {
-        let is_it = |judged: &Option<Judged>| judged.is_some_and(|judged| (judged.score - score).abs() < SAME_SCORE);
-        match self.take_served(entry, is_it) {
-            Some(Some(judged)) => self.hear_of_served(&judged, is_right),
-            Some(None) | None if self.bound.decide(Some(score), [1.0, 1.0]).action.is_hit() => {
+        match self.take_served(|judged| judged.entry == entry && (judged.score - score).abs() < SAME_SCORE) {
+            Some(judged) => self.hear_of_served(&judged, is_right),
+            None if self.bound.decide(Some(score), [1.0, 1.0]).action.is_hit() => {
                 self.learn_by_word(entry, score, is_right);
             }
-            Some(None) | None => {}
+            None => {}
         }
     }
 
@@ -290,13 +284,15 @@ impl Learned {
 
     fn learn_by_word(&mut self, entry: EntryId, score: f64, is_right: bool) {
         let expected = self.bound.right(score).max(EXPECTED_OF_SERVED);
+        // The next lookup's score may differ in the last digits.
+        let score = if is_right { score } else { score + SAME_SCORE };
         self.records.change(entry, |record| record.learn(score, expected, is_right, RecordSettings::default()));
     }
 
-    /// The last such hit of the entry, which is forgotten: one word counts once.
-    fn take_served(&mut self, entry: EntryId, is_it: impl Fn(&Option<Judged>) -> bool) -> Option<Option<Judged>> {
-        let at = self.served.iter().rposition(|(id, judged)| *id == entry && is_it(judged))?;
-        self.served.remove(at).map(|(_, judged)| judged)
+    /// The last such hit, which is forgotten: one word counts once.
+    fn take_served(&mut self, is_it: impl Fn(&Judged) -> bool) -> Option<Judged> {
+        let at = self.served.iter().rposition(is_it)?;
+        self.served.remove(at)
     }
 
     /// Takes a user's word on an entry's answer to the question that it was stored for.
@@ -317,7 +313,7 @@ impl Learned {
     /// The entry has another answer now, or none.
     pub(crate) fn forget(&mut self, entry: EntryId) {
         self.records.forget(entry);
-        self.served.retain(|(id, _)| *id != entry);
+        self.served.retain(|judged| judged.entry != entry);
     }
 
     pub(crate) fn learnt(&self) -> Learnt {
@@ -496,7 +492,6 @@ mod tests {
         learned.hear_of(id(1), 0.3, false);
         assert!(is_served(&mut learned), "a question that it would not be served for says nothing");
         learned.forget(id(1));
-        learned.remember(id(1), None);
         learned.hear(id(1), false);
         assert!(learned.is_barred(id(1)) && !is_served(&mut learned));
         learned.hear_of_itself(id(1), true);

@@ -186,7 +186,7 @@ impl Slotted {
     pub fn template_key(&self, scope: &[u8; 32], roles: &Roles) -> Key {
         let is_compared = |slot: &Slot| roles.of(slot) != Role::Volatile;
         self.key("nearhit 2026-11-22 slotted template v1", scope, |_, slot| {
-            is_compared(slot).then_some(slot.canonical.as_str())
+            is_compared(slot).then_some(slot.compared())
         })
     }
 
@@ -204,7 +204,7 @@ impl Slotted {
     pub fn fits(&self, other: &Self, roles: &Roles) -> bool {
         let fits = |(a, b): (&Part, &Part)| match (a, b) {
             (Part::Slot(a), Part::Slot(b)) => {
-                a.name == b.name && (roles.of(a) == Role::Volatile || a.canonical == b.canonical)
+                a.name == b.name && (roles.of(a) == Role::Volatile || a.compared() == b.compared())
             }
             (a, b) => a == b,
         };
@@ -272,13 +272,16 @@ impl Slot {
         let name = if count == 1 { kind.as_str().to_owned() } else { format!("{}_{count}", kind.as_str()) };
         // In a quotation and in a URL's path every letter counts.
         let canonical = match (kind, value.unit) {
-            // Two spellings of one identifier may be two identifiers.
-            (Kind::Id, _) => written.clone(),
             (Kind::Quoted | Kind::Url, _) => written.clone(),
             (_, Some(unit)) => format!("{} {}", value.canonical, lexicon.unit_name(unit)),
             (_, None) => value.canonical.clone(),
         };
         Self { name, written, canonical, kind }
+    }
+
+    /// What two slots are compared by: two spellings of one identifier may be two identifiers.
+    fn compared(&self) -> &str {
+        if self.kind == Kind::Id { &self.written } else { &self.canonical }
     }
 
     /// Long enough not to stand in an answer by chance.

@@ -42,7 +42,7 @@ pub(in super::super) struct DeleteBody {
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct FeedbackBody {
     correct: bool,
-    /// The question that it answered; the last one that the entry was served for if not given.
+    /// The question that it answered; if not given, the last that the entry was served for by meaning, else its own.
     prompt: Option<String>,
 }
 
