@@ -13,6 +13,7 @@ use nearhit::decision::{
 use nearhit::embed::candle::{Hardware, Wanted};
 use nearhit::embed::{Asker, EmbedSettings, Embedder};
 use nearhit::store::{Durability, Limits, Store, StoreSettings};
+use nearhit::templates::TemplateSettings;
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
 
@@ -122,7 +123,9 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
         embedder: Some(Arc::clone(&EMBEDDER)),
         clock: Arc::new(SystemClock::start()),
     };
-    let cache = Cache::new(parts, CacheSettings::default(), &mut Registry::default());
+    let templates = TemplateSettings { refill: true, ..TemplateSettings::default() };
+    let settings = CacheSettings { templates, ..CacheSettings::default() };
+    let cache = Cache::new(parts, settings, &mut Registry::default());
     let numbered = (0..entries).map(|n| new_entry(prompt(n), format!("answer {n}"), n));
     let greeting = new_prompt("Hi Ada, how do I change the delivery address of order number 7?");
     let parcels = ["#K-20418", "#K-20419"].map(|id| {
