@@ -56,7 +56,7 @@ async fn whatever_was_acknowledged_is_there_after_a_kill() {
 #[cfg(feature = "candle")]
 #[tokio::test]
 async fn what_was_near_is_near_after_a_kill() {
-    let home = Home::new();
+    let home = Home::with_config("[cache]\nmax_error = 0.3\nmax_error_per_hit = 0.3");
     let server = home.serve(&[]).await;
     let client = server.client("");
     let questions = [
