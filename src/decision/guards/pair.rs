@@ -127,13 +127,15 @@ impl<'a> Pair<'a> {
             self.opposites = usize::from(inside.antonyms.iter().any(|(x, y)| turned(x, y) || turned(y, x)));
             return;
         }
-        for &a in self.only_new.iter().take(MOST) {
-            let is_turned = |b: &&usize| {
-                let (x, y) = (&self.new.tokens[a], &self.old.tokens[**b]);
-                self.are_opposites(x, y) || is_negated(self.new.word(a), self.old.word(**b))
-            };
-            self.opposites += usize::from(self.only_old.iter().take(MOST).any(|b| is_turned(&b)));
-        }
+        let is_turned = |a: usize, b: usize| {
+            self.are_opposites(&self.new.tokens[a], &self.old.tokens[b])
+                || is_negated(self.new.word(a), self.old.word(b))
+        };
+        let (new, old) = (self.only_new.iter().take(MOST), self.only_old.iter().take(MOST));
+        let turned_new = new.clone().filter(|a| old.clone().any(|b| is_turned(**a, *b))).count();
+        let turned_old = old.clone().filter(|b| new.clone().any(|a| is_turned(*a, **b))).count();
+        // One that is said twice on one side turns once.
+        self.opposites = turned_new.min(turned_old);
     }
 
     /// A word and its misspelling are one word.

@@ -92,6 +92,11 @@ fn what_does_not_differ() {
     check("", "");
 }
 
+#[test]
+fn a_word_said_twice_has_one_opposite() {
+    assert_eq!(refused("close close #K-20418", "open #K-20418"), Some(Reason::NegationDiffers));
+}
+
 proptest! {
     #[test]
     fn guards_are_symmetric(words in prop::collection::vec(0usize..WORDS.len(), 0..12), others in prop::collection::vec(0usize..WORDS.len(), 0..12)) {
