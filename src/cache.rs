@@ -277,6 +277,12 @@ impl Cache {
         self.tallies.of(&owner(prompt)).inspect(|tally| tally.miss(reason));
     }
 
+    /// Counts a request that was answered together with another.
+    pub(crate) fn joined(&self, owner: &Owner) {
+        self.metrics.hit(Tier::Joined, Duration::ZERO, 0);
+        self.tallies.of(owner).inspect(|tally| tally.hit(Tier::Joined, Default::default()));
+    }
+
     /// Stores an answer. Its exact key finds it on return; its meaning does too, unless the result says why not.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ pub struct Config {
     pub cache: CacheSettings,
     pub answer_bytes_max: usize,
     pub temperature_max: Option<f64>,
+    /// Whether identical misses share one call upstream.
+    pub coalesce: bool,
 }
 
 /// How texts become vectors.
@@ -128,6 +130,7 @@ impl Config {
             temperature_max: from.read("cache.temperature_max", "a number of at least 0", |v| {
                 number(v).filter(|t| t.is_finite() && *t >= 0.0)
             }),
+            coalesce: from.read("cache.coalesce", "true or false", Value::as_bool).unwrap_or(true),
             cache: Self::read_cache(from),
             data_dir,
         }

@@ -13,16 +13,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{Body, BoxError, problem_response};
 use crate::cache::{Cache, Judged, Lookup, Match, Miss, Query};
-use crate::decision::{Attributes, Embedding, Outcome, Prompt, Reason, Tenant};
+use crate::decision::{Attributes, Embedding, Fingerprint, Outcome, Prompt, Reason, Tenant, Tier};
+use crate::flight::{Boarding, FlightKey, Flights, Landing};
 use crate::record::Keep;
 use crate::store::Owner;
 use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Completion, OWN_FIELDS, Surroundings};
@@ -43,6 +45,8 @@ pub struct LayerSettings {
     pub answer_bytes_max: usize,
     /// Longest that a request waits for its embedding before it goes upstream.
     pub patience: Duration,
+    /// Whether identical misses share one call upstream.
+    pub coalesce: bool,
 }
 
 impl Default for LayerSettings {
@@ -54,6 +58,7 @@ impl Default for LayerSettings {
             body_bytes_max: 32 << 20,
             answer_bytes_max: 1 << 20,
             patience: Duration::from_millis(250),
+            coalesce: true,
         }
     }
 }
@@ -69,12 +74,13 @@ struct Gate {
     cache: Arc<Cache>,
     settings: LayerSettings,
     tasks: TaskTracker,
+    flights: Arc<Flights>,
 }
 
 impl CacheLayer {
     /// `tasks` runs the storing of answers that have been sent; wait for it before the process ends.
     pub fn new(cache: Arc<Cache>, settings: LayerSettings, tasks: TaskTracker) -> Self {
-        Self { gate: Arc::new(Gate { cache, settings, tasks }) }
+        Self { gate: Arc::new(Gate { cache, settings, tasks, flights: Arc::default() }) }
     }
 }
 
@@ -134,6 +140,33 @@ struct Asked {
     prompt: Prompt,
 }
 
+impl Asked {
+    fn owner(&self) -> Owner {
+        Owner { tenant: self.prompt.scope.tenant.clone(), cache: self.prompt.scope.cache.clone() }
+    }
+
+    /// The question, the form of the answer, and what is kept with it.
+    fn flight_key(&self) -> FlightKey {
+        let exact = Fingerprint::split(&self.prompt).0.exact;
+        let Controls { ttl, tags, sources, .. } = &self.controls;
+        let form = (self.chat.transport(), ttl, tags, sources);
+        blake3::derive_key("nearhit 2026-11-22 flight v1", format!("{exact:?} {form:?}").as_bytes())
+    }
+}
+
+/// What became of a request that may share its call.
+enum Shared {
+    Joined(Response<Body>),
+    /// Its own call's answer, if there is one.
+    Own(Option<Response<Body>>),
+}
+
+/// A key that is refused, or used up, is one caller's trouble.
+fn is_for_all(response: &Response<Body>) -> bool {
+    let own = [StatusCode::UNAUTHORIZED, StatusCode::PAYMENT_REQUIRED, StatusCode::FORBIDDEN];
+    !own.contains(&response.status())
+}
+
 impl Gate {
     async fn answer<S, B>(self: Arc<Self>, inner: S, request: Request<B>) -> Result<Response<Body>, S::Error>
     where
@@ -166,6 +199,14 @@ impl Gate {
             Err(reason) => return self.pass(inner, forward(body), reason).await,
         };
         self.hear(&asked);
+        let may_join = self.may_join(&asked);
+        if may_join
+            && !self.flights.is_empty()
+            && let Some(flight) = self.flights.get(&asked.flight_key())
+            && let Some(response) = flight.answer().await.filter(is_for_all)
+        {
+            return Ok(self.joined(&asked.owner(), response));
+        }
         let miss = if asked.controls.refresh {
             self.cache.missed(&asked.prompt, Reason::Refresh);
             Miss::because(Reason::Refresh)
@@ -193,13 +234,93 @@ impl Gate {
         if only_if_cached {
             return Ok(not_cached(miss.outcome(), miss.reason));
         }
-        let mut response = call(inner, recordable(forward(body))).await?;
-        match &miss.shadow {
-            Some(found) => stamp_shadow(response.headers_mut(), found),
-            None => stamp(response.headers_mut(), Outcome::Miss, miss.reason),
+        let request = recordable(forward(body));
+        let (owner, key) = (asked.owner(), may_join.then(|| asked.flight_key()));
+        let error = Arc::new(Mutex::new(None));
+        let ask = {
+            let (gate, error) = (Arc::clone(&self), Arc::clone(&error));
+            move |landing: Option<Landing>| async move {
+                let mut response = match call(inner, request).await {
+                    Ok(response) => response,
+                    Err(failure) => {
+                        *error.lock() = Some(failure);
+                        return None;
+                    }
+                };
+                match &miss.shadow {
+                    Some(found) => stamp_shadow(response.headers_mut(), found),
+                    None => stamp(response.headers_mut(), Outcome::Miss, miss.reason),
+                }
+                let status = response.status();
+                let keep = Keep { landing, ..gate.keep(asked, status, miss.vector, miss.judged, false) };
+                Some(keep.record(response))
+            }
+        };
+        let answer = match key {
+            None => ask(None).await,
+            Some(key) => match self.share(key, ask).await {
+                Shared::Joined(response) => return Ok(self.joined(&owner, response)),
+                Shared::Own(answer) => answer,
+            },
+        };
+        match (answer, error.lock().take()) {
+            (Some(response), _) => Ok(response),
+            (None, Some(error)) => Err(error),
+            (None, None) => {
+                let message = "the call upstream broke off";
+                Ok(problem_response(&Problem::new(StatusCode::BAD_GATEWAY, "upstream_broke_off", message)))
+            }
         }
-        let status = response.status();
-        Ok(self.keep(asked, status, miss.vector, miss.judged, false).record(response))
+    }
+
+    /// Whether the answer to the same question, on its way to somebody else, will do.
+    fn may_join(&self, asked: &Asked) -> bool {
+        let Controls { refresh, only_if_cached, .. } = asked.controls;
+        let watches = self.cache.policy(&asked.prompt.scope.cache).shadow;
+        self.settings.coalesce && !refresh && !only_if_cached && !watches
+    }
+
+    /// Joins the call with this key, or makes it.
+    async fn share<C, F>(&self, key: FlightKey, mut call: C) -> Shared
+    where
+        C: FnOnce(Option<Landing>) -> F + Send + 'static,
+        F: Future<Output = Option<Response<Body>>> + Send,
+    {
+        loop {
+            match self.flights.board(key, self.settings.answer_bytes_max, call) {
+                Boarding::Leads(flight) => return Shared::Own(flight.answer().await),
+                Boarding::Joins(flight, not_made) => match flight.answer().await {
+                    Some(response) if is_for_all(&response) => return Shared::Joined(response),
+                    Some(_) => return Shared::Own(not_made(None).await),
+                    // Whoever is first takes over.
+                    None => call = not_made,
+                },
+            }
+        }
+    }
+
+    /// An answer that somebody else asked for.
+    fn joined(&self, owner: &Owner, response: Response<Body>) -> Response<Body> {
+        let (parts, body) = response.into_parts();
+        let mut joined = Response::new(body);
+        *joined.status_mut() = parts.status;
+        let headers = joined.headers_mut();
+        let mut shared = vec![CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER];
+        if parts.status == StatusCode::OK {
+            self.cache.joined(owner);
+            headers.insert(header::OUTCOME, HeaderValue::from_static(Outcome::Hit.as_str()));
+            headers.insert(header::CACHE_STATUS, HeaderValue::from_static("HIT"));
+            headers.insert(AGE, HeaderValue::from(0));
+        } else {
+            shared.extend([header::OUTCOME, header::REASON, header::CACHE_STATUS]);
+        }
+        headers.insert(header::TIER, HeaderValue::from_static(Tier::Joined.as_str()));
+        for name in shared {
+            if let Some(value) = parts.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        joined
     }
 
     fn keep(
@@ -213,7 +334,7 @@ impl Gate {
         let Asked { chat, controls, prompt } = asked;
         let (cache, tasks) = (Arc::clone(&self.cache), self.tasks.clone());
         let answer_bytes_max = self.settings.answer_bytes_max;
-        Keep { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit }
+        Keep { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit, landing: None }
     }
 
     /// Asks upstream for an answer that was served already, in the background, to see whether it was right.

@@ -72,6 +72,7 @@ pub mod upstream;
 
 pub mod body;
 mod compare;
+mod flight;
 pub mod layer;
 mod record;
 pub mod wire;

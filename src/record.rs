@@ -18,6 +18,7 @@ use crate::body::{Body, BoxError};
 use crate::cache::{Cache, Judged, NewEntry};
 use crate::compare::compare;
 use crate::decision::{Admission, Embedding, Origin, Policy, Prompt};
+use crate::flight::Landing;
 use crate::store::Owner;
 use crate::wire::chat::{ChatRequest, Completion};
 use crate::wire::controls::Controls;
@@ -39,6 +40,8 @@ pub(crate) struct Keep {
     pub(crate) judged: Option<Judged>,
     /// Whether the candidate was served: the fresh answer is kept only if it is another one then.
     pub(crate) is_audit: bool,
+    /// Lets others join until the answer is stored.
+    pub(crate) landing: Option<Landing>,
 }
 
 /// A response body with a recorder beside it.
@@ -120,7 +123,8 @@ impl Keep {
     }
 
     fn store(self, completion: Completion, whole: bool) {
-        let Self { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit } = self;
+        let Self { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit, landing } =
+            self;
         if let Some(reason) = cache.refuses(&prompt) {
             return cache.metrics().dropped(reason.as_str());
         }
@@ -145,7 +149,9 @@ impl Keep {
                     prompt,
                     vector,
                 };
+                let flight = landing.and_then(Landing::hold);
                 tasks.spawn(async move {
+                    let _joinable = flight;
                     if let Some(judged) = judged.filter(|_| is_audit)
                         && compare(&cache, &owner, &judged, &fresh, None).await != Some(false)
                     {

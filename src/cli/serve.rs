@@ -97,6 +97,7 @@ async fn open(config: &Config) -> Result<App, Failure> {
             temperature_max: config.temperature_max,
             body_bytes_max: config.serve.body_bytes_max,
             answer_bytes_max: config.answer_bytes_max,
+            coalesce: config.coalesce,
             patience: config.embed.proxy_patience,
         },
         upstream,

@@ -64,6 +64,11 @@ impl ChatRequest {
         self.body.get("stream_options").and_then(|o| o.get("include_usage")) == Some(&Value::Bool(true))
     }
 
+    /// The fields that say how the answer is sent.
+    pub fn transport(&self) -> [Option<&Value>; 2] {
+        [self.body.get("stream"), self.body.get("stream_options")]
+    }
+
     pub fn wants_json(&self) -> bool {
         let format = self.body.get("response_format").and_then(|f| f.get("type")).and_then(Value::as_str);
         matches!(format, Some("json_object" | "json_schema"))

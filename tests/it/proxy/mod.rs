@@ -2,6 +2,7 @@
 
 mod admission;
 mod bypass;
+mod coalesce;
 mod context;
 mod controls;
 mod forwarding;
@@ -49,6 +50,13 @@ impl Setup {
         assert_eq!(answer.outcome().0, "miss", "{asked}");
         until("the answer is kept", async || (self.answers("kept").await > kept).then_some(())).await;
         answer
+    }
+
+    /// How many requests shared somebody else's call.
+    async fn joined(&self) -> u64 {
+        let metrics = self.server.admin().get("/metrics").await.check(200).text();
+        let name = "nearhit_lookups_total{outcome=\"hit\",tier=\"joined\",reason=\"\"} ";
+        metrics.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |count| count.parse().expect("a count"))
     }
 
     async fn entries(&self) -> Value {

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
@@ -94,18 +95,24 @@ async fn answer(State(desk): State<Arc<Desk>>, request: Request<Body>) -> Respon
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let call = Call { method: parts.method.to_string(), target: parts.uri.to_string(), headers: parts.headers, body };
-    let reply = (desk.script.lock())(&call);
+    let Reply { response, wait } = (desk.script.lock())(&call);
     desk.calls.lock().push(call);
-    reply.0
+    if let Some(wait) = wait {
+        wait.await;
+    }
+    response
 }
 
 /// What the provider answers.
-pub struct Reply(Response<Body>);
+pub struct Reply {
+    response: Response<Body>,
+    wait: Option<BoxFuture<'static, ()>>,
+}
 
 impl Reply {
     pub fn new(status: u16, media: &str, body: impl Into<Body>) -> Self {
         let response = Response::builder().status(status).header("content-type", media).body(body.into());
-        Self(response.expect("a status and a media type"))
+        Self { response: response.expect("a status and a media type"), wait: None }
     }
 
     pub fn json(status: u16, body: &Value) -> Self {
@@ -137,8 +144,13 @@ impl Reply {
         (Self::events(Body::from_stream(pieces)), Live(sender))
     }
 
+    /// Not even its head is sent before `wait` is over.
+    pub fn after(self, wait: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { wait: Some(Box::pin(wait)), ..self }
+    }
+
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.0.headers_mut().append(name, value.parse().expect("a header value"));
+        self.response.headers_mut().append(name, value.parse().expect("a header value"));
         self
     }
 }
