@@ -17,6 +17,7 @@ fn compile() -> Outcome {
     std::fs::write(std::path::Path::new(&out).join("nearhit.v1.bin"), compiler.encode_file_descriptor_set())?;
     // Maps as the API's types have them. Comments stand in the proto file: rustdoc would read them as Markdown.
     let builder = tonic_prost_build::configure().build_client(false).build_transport(false);
+    let builder = builder.codec_path("crate::server::grpc::codec::MessageCodec");
     builder.btree_map(".").disable_comments(["."]).compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

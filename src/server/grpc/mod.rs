@@ -3,6 +3,7 @@
 //! The same functions answer as for HTTP; what is here reads their bodies from messages and writes their answers to them.
 
 mod call;
+mod codec;
 mod convert;
 mod health;
 mod service;
