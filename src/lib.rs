@@ -45,10 +45,11 @@
 //! |---|---|---|
 //! | (none) | [`decision`], [`cache`], [`layer`], the memory store: what a gateway mounts | |
 //! | `server` | the program: HTTP edges, provider client, configuration, command line; implies `local` | yes |
+//! | `grpc` | the cache API over gRPC, with health and reflection, on the port of HTTP; implies `server` | yes |
 //! | `local` | the durable store: sled and hnsw_rs | yes |
 //! | `candle` | the local embedder | yes |
 //! | `bundled-model` | all-MiniLM-L6-v2 inside the binary (45 MB); implies `candle` | yes |
-//! | `light` | `server` and `local`: everything but the embedder | |
+//! | `light` | `server`, `local` and `grpc`: everything but the embedder | |
 //! | `cuda`, `metal` | candle on that hardware | |
 
 // A failure is an error value. What cannot fail says why, in an `expect` under #[expect(.., reason = "..")].

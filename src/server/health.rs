@@ -46,28 +46,28 @@ pub(super) struct Readiness {
 #[serde(rename_all = "camelCase")]
 pub(in crate::server) struct StoreHealth {
     /// Everything is being copied into fresh files.
-    rewriting: bool,
+    pub(in crate::server) rewriting: bool,
     /// Why nothing new is kept, where that is so.
-    failing: Option<String>,
+    pub(in crate::server) failing: Option<String>,
     /// The disk has no room for more entries.
-    full: bool,
+    pub(in crate::server) full: bool,
     /// Acknowledged entries that no copy has any more, over all starts.
-    lost: u64,
+    pub(in crate::server) lost: u64,
     /// Entries that one copy had lost and the other gave back.
-    restored: u64,
+    pub(in crate::server) restored: u64,
     /// Entries that only their exact key finds, because their vector is lost.
-    lost_vectors: u64,
-    restored_vectors: u64,
+    pub(in crate::server) lost_vectors: u64,
+    pub(in crate::server) restored_vectors: u64,
     /// Rows, records and vectors that were not what was written.
-    damaged: u64,
+    pub(in crate::server) damaged: u64,
     /// Parts of the index that had to be built again.
-    damaged_segments: u64,
+    pub(in crate::server) damaged_segments: u64,
     /// Vectors that wait for a graph: every search of their cache looks through them.
-    unindexed: u64,
+    pub(in crate::server) unindexed: u64,
     /// Damaged folders kept beside the data.
-    set_aside: u64,
-    expired: u64,
-    evicted: u64,
+    pub(in crate::server) set_aside: u64,
+    pub(in crate::server) expired: u64,
+    pub(in crate::server) evicted: u64,
 }
 
 impl From<Health> for StoreHealth {

@@ -1,9 +1,11 @@
-//! The edges in: the data plane (provider paths, cache API, health) and the admin plane (metrics, OpenAPI).
+//! The edges in: the data plane (provider paths, cache API, gRPC, health) and the admin plane (metrics, OpenAPI).
 
 mod admin;
 mod api;
 mod auth;
 mod error;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod health;
 mod idempotency;
 mod proxy;
@@ -54,11 +56,10 @@ pub fn data_plane(app: &Arc<App>) -> Router {
     let guarded = api::routes()
         .fallback(move |request: Request| proxy::forward(proxy.clone(), request))
         .layer(from_fn_with_state(Arc::clone(app), auth::identify));
-    Router::new()
-        .merge(health::routes())
-        .merge(guarded)
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .with_state(Arc::clone(app))
+    let routes = Router::new().merge(health::routes()).merge(guarded);
+    #[cfg(feature = "grpc")]
+    let routes = routes.merge(grpc::routes(app));
+    routes.method_not_allowed_fallback(error::method_not_allowed).with_state(Arc::clone(app))
 }
 
 /// Everything that the admin listener serves.

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::middleware::from_fn;
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
 
 use super::{App, admin_plane, auth, data_plane};
@@ -124,6 +124,8 @@ async fn run(
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let routes = if address.ip().is_loopback() { routes.layer(from_fn(auth::local_names_only)) } else { routes };
+    // For calls that end only when the server stops.
+    let routes = routes.layer(Extension(stopped.clone()));
     let service = routes.into_make_service_with_connect_info::<SocketAddr>();
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         // Without this, small answers wait for the client's delayed acknowledgement.

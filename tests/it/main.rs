@@ -12,6 +12,8 @@ mod forward;
 mod freshness;
 #[cfg(feature = "bundled-model")]
 mod golden;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod proxy;
 mod readme;
 mod restart;

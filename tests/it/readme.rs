@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::support::{Home, variable};
 
 /// The snippets that a test below runs.
-const RUN: &[&str] = &["check", "eval", "first hit", "proxy, first call", "python"];
+const RUN: &[&str] = &["check", "eval", "first hit", "grpc", "proxy, first call", "python"];
 
 /// A fenced block with the comment before it.
 struct Snippet {
@@ -54,6 +54,22 @@ fn python_samples_are_python() {
         let parse = ["-c", "import ast, sys; ast.parse(sys.argv[1])", &text];
         assert!(Command::new(&python).args(parse).status().expect("python runs").success(), "{text}");
     }
+}
+
+/// Equal questions need no embedder.
+#[cfg(feature = "grpc")]
+#[tokio::test]
+async fn grpc() {
+    let Some(python) = variable("NEARHIT_PYTHON") else { return };
+    let text = |kind: &str| snippets().into_iter().find(|s| s.kind == kind && s.name == "grpc").expect("gRPC").text;
+    let home = Home::new();
+    let server = home.serve(&[]).await;
+    let code = text("test").replace("127.0.0.1:8080", server.url.trim_start_matches("http://"));
+    let mut command = Command::new(python);
+    command.args(["-c", &code]).current_dir(root()).env("NO_PROXY", "127.0.0.1").env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().expect("python runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), text("output").trim());
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::search::counts;
 use crate::decision::budget::Budget;
 use crate::decision::budget::tune::Recommendation;
 use crate::decision::{Reason, Tier};
-use crate::store::{Filter, Which};
+use crate::store::{Filter, Owner, Which};
 use crate::wire::controls::UNIT_PROBLEM;
 use crate::wire::problem::Problem;
 
@@ -42,26 +42,26 @@ pub(in super::super) struct CacheField {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in super::super) struct StatsAnswer {
-    cache: String,
-    entries: u64,
-    bytes: u64,
-    inserts: u64,
+    pub(in super::super) cache: String,
+    pub(in super::super) entries: u64,
+    pub(in super::super) bytes: u64,
+    pub(in super::super) inserts: u64,
     /// By tier.
     #[schema(value_type = BTreeMap<String, u64>)]
-    hits: BTreeMap<&'static str, u64>,
+    pub(in super::super) hits: BTreeMap<&'static str, u64>,
     /// By reason.
     #[schema(value_type = BTreeMap<String, u64>)]
-    misses: BTreeMap<&'static str, u64>,
-    tokens_saved: TokensField,
+    pub(in super::super) misses: BTreeMap<&'static str, u64>,
+    pub(in super::super) tokens_saved: TokensField,
     /// Of the whole store, not only of this cache.
-    store: StoreHealth,
+    pub(in super::super) store: StoreHealth,
     /// Wrong hits / requests, of the requests that no exact match answered; null before anything was decided.
-    estimated_error: Option<f64>,
+    pub(in super::super) estimated_error: Option<f64>,
     /// Its upper confidence bound (95 %).
-    estimated_error_upper: Option<f64>,
-    budget: BudgetField,
+    pub(in super::super) estimated_error_upper: Option<f64>,
+    pub(in super::super) budget: BudgetField,
     /// In the currency of the operator's prices; null without prices.
-    money_saved: Option<f64>,
+    pub(in super::super) money_saved: Option<f64>,
 }
 
 /// The error budget, and how it is kept.
@@ -69,27 +69,27 @@ pub(in super::super) struct StatsAnswer {
 #[serde(rename_all = "camelCase")]
 pub(in super::super) struct BudgetField {
     /// Most wrong hits / requests.
-    max_error: f64,
+    pub(in super::super) max_error: f64,
     /// Most wrong hits / hits.
-    max_error_per_hit: f64,
+    pub(in super::super) max_error_per_hit: f64,
     /// Only candidates with a score above this are served by meaning; 1 if none is.
-    bound: Option<f64>,
+    pub(in super::super) bound: Option<f64>,
     /// Wrong hits / hits, estimated, and its upper confidence bound (95 %).
-    estimated_error_per_hit: Option<f64>,
-    estimated_error_per_hit_upper: Option<f64>,
+    pub(in super::super) estimated_error_per_hit: Option<f64>,
+    pub(in super::super) estimated_error_per_hit_upper: Option<f64>,
     /// Labels that the estimate rests on; 0: on the shipped calibration alone.
-    samples: f64,
-    is_over_budget: bool,
+    pub(in super::super) samples: f64,
+    pub(in super::super) is_over_budget: bool,
     /// Times that answers were worse than expected for long.
-    alarms: u32,
+    pub(in super::super) alarms: u32,
     /// Fresh answers that were compared with what the cache had: the same, another, and not known.
-    right: u64,
-    wrong: u64,
-    unknown: u64,
+    pub(in super::super) right: u64,
+    pub(in super::super) wrong: u64,
+    pub(in super::super) unknown: u64,
     /// Entries whose answers are barred for errors.
-    quarantined: usize,
+    pub(in super::super) quarantined: usize,
     /// Decide and compare, but never serve.
-    shadow: bool,
+    pub(in super::super) shadow: bool,
 }
 
 /// The bound that would have kept a budget.
@@ -123,15 +123,15 @@ pub(in super::super) struct TuneQuery {
 /// Provider tokens of the answers that hits served.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in super::super) struct TokensField {
-    input: u64,
-    output: u64,
+    pub(in super::super) input: u64,
+    pub(in super::super) output: u64,
 }
 
 /// A flush, confirmed by the name of what is flushed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct FlushBody {
-    confirm: String,
+    pub(in super::super) confirm: String,
 }
 
 /// The caches that hold anything.
@@ -152,11 +152,16 @@ pub(in super::super) async fn stats(
     State(app): State<Arc<App>>,
     CallersCache(owner): CallersCache,
 ) -> Json<StatsAnswer> {
-    let (usage, did) = app.cache.stats(&owner);
-    let (learnt, policy) = (app.cache.learnt(&owner), app.cache.policy(&owner.cache));
+    Json(count(&app, &owner))
+}
+
+/// What a cache holds, and what it did.
+pub(in super::super) fn count(app: &App, owner: &Owner) -> StatsAnswer {
+    let (usage, did) = app.cache.stats(owner);
+    let (learnt, policy) = (app.cache.learnt(owner), app.cache.policy(&owner.cache));
     let report = learnt.as_ref().map(|learnt| learnt.report);
     let compared = learnt.as_ref().map(|learnt| learnt.compared).unwrap_or_default();
-    Json(StatsAnswer {
+    StatsAnswer {
         cache: owner.cache.to_string(),
         entries: usage.entries,
         bytes: usage.bytes,
@@ -183,7 +188,7 @@ pub(in super::super) async fn stats(
             shadow: policy.shadow,
         },
         money_saved: None,
-    })
+    }
 }
 
 /// Recommends a bound for a budget, from the fresh answers that were compared with what the cache had: most of all in
@@ -236,11 +241,20 @@ pub(in super::super) async fn flush(
     CallersCache(owner): CallersCache,
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, ApiError> {
-    let body: FlushBody = typed(body)?;
-    if body.confirm != owner.cache.as_str() {
-        let message = format!("confirm: must be the cache's name, {:?}, got {:?}", owner.cache.as_str(), body.confirm);
+    empty(&app, owner, typed(body)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes every entry of a cache.
+///
+/// # Errors
+/// It is not confirmed, or the store could not be changed.
+pub(in super::super) async fn empty(app: &App, owner: Owner, body: FlushBody) -> Result<(), ApiError> {
+    let FlushBody { confirm } = body;
+    if confirm != owner.cache.as_str() {
+        let message = format!("confirm: must be the cache's name, {:?}, got {confirm:?}", owner.cache.as_str());
         return Err(Problem::invalid("confirm", message).into());
     }
     app.cache.remove(&Filter { owner, which: Which::All, dry_run: false }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }

@@ -41,9 +41,9 @@ pub(in super::super) struct DeleteBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct FeedbackBody {
-    correct: bool,
+    pub(in super::super) correct: bool,
     /// The question that it answered; if not given, the last that the entry was served for by meaning, else its own.
-    prompt: Option<String>,
+    pub(in super::super) prompt: Option<String>,
 }
 
 /// A document in one version, or in any.
@@ -78,9 +78,16 @@ pub(in super::super) async fn get(
     CallersCache(owner): CallersCache,
     Path(path): Path<BTreeMap<String, String>>,
 ) -> Result<Json<MatchField>, ApiError> {
-    let (id, text) = entry_id(&path)?;
-    let found = app.cache.get(&owner, id).await?.ok_or(ApiError::UnknownEntry(text))?;
-    Ok(Json(MatchField::from(&found)))
+    Ok(Json(find(&app, &owner, id_in(&path)).await?))
+}
+
+/// One entry.
+///
+/// # Errors
+/// There is none with this id, or the store could not be read.
+pub(in super::super) async fn find(app: &App, owner: &Owner, id: &str) -> Result<MatchField, ApiError> {
+    let found = app.cache.get(owner, entry_id(id)?).await?;
+    found.as_ref().map(MatchField::from).ok_or_else(|| ApiError::UnknownEntry(id.to_owned()))
 }
 
 /// Removes one entry.
@@ -93,9 +100,17 @@ pub(in super::super) async fn delete(
     CallersCache(owner): CallersCache,
     Path(path): Path<BTreeMap<String, String>>,
 ) -> Result<StatusCode, ApiError> {
-    let (id, text) = entry_id(&path)?;
-    let removed = app.cache.remove(&Filter { owner, which: Which::Id(id), dry_run: false }).await?;
-    if removed.deleted == 0 { Err(ApiError::UnknownEntry(text)) } else { Ok(StatusCode::NO_CONTENT) }
+    remove(&app, owner, id_in(&path)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes one entry.
+///
+/// # Errors
+/// There is none with this id, or the store could not be changed.
+pub(in super::super) async fn remove(app: &App, owner: Owner, id: &str) -> Result<(), ApiError> {
+    let removed = app.cache.remove(&Filter { owner, which: Which::Id(entry_id(id)?), dry_run: false }).await?;
+    if removed.deleted == 0 { Err(ApiError::UnknownEntry(id.to_owned())) } else { Ok(()) }
 }
 
 /// Says whether an entry's answer was right. A wrong one is kept from such questions at once.
@@ -110,10 +125,18 @@ pub(in super::super) async fn feedback(
     Path(path): Path<BTreeMap<String, String>>,
     JsonBody(body): JsonBody,
 ) -> Result<StatusCode, ApiError> {
-    let FeedbackBody { correct, prompt } = typed(body)?;
-    let (id, text) = entry_id(&path)?;
-    let is_there = app.cache.feedback(&owner, id, correct, prompt.as_deref()).await?;
-    if is_there { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::UnknownEntry(text)) }
+    hear(&app, &owner, id_in(&path), typed(body)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes feedback.
+///
+/// # Errors
+/// There is no entry with this id, or the store could not be read.
+pub(in super::super) async fn hear(app: &App, owner: &Owner, id: &str, body: FeedbackBody) -> Result<(), ApiError> {
+    let FeedbackBody { correct, prompt } = body;
+    let is_there = app.cache.feedback(owner, entry_id(id)?, correct, prompt.as_deref()).await?;
+    if is_there { Ok(()) } else { Err(ApiError::UnknownEntry(id.to_owned())) }
 }
 
 /// Removes what matches. Also as `DELETE /v1/caches/{cache}/entries` with the same body.
@@ -217,10 +240,13 @@ fn export(owner: &Owner, found: &Match) -> Value {
     body
 }
 
-fn entry_id(path: &BTreeMap<String, String>) -> Result<(EntryId, String), ApiError> {
-    let text = path.get("id").cloned().unwrap_or_default();
+fn id_in(path: &BTreeMap<String, String>) -> &str {
+    path.get("id").map(String::as_str).unwrap_or_default()
+}
+
+fn entry_id(text: &str) -> Result<EntryId, ApiError> {
     // An id that no entry can have is an entry that is not there.
-    text.parse().map(|id| (id, text.clone())).map_err(|_| ApiError::UnknownEntry(text.chars().take(80).collect()))
+    text.parse().map_err(|_| ApiError::UnknownEntry(text.chars().take(80).collect()))
 }
 
 /// Entries in a page.

@@ -37,8 +37,8 @@ pub(super) struct Asked {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct SourceField {
-    pub(super) id: String,
-    pub(super) version: String,
+    pub(in super::super) id: String,
+    pub(in super::super) version: String,
 }
 
 impl From<SourceField> for crate::decision::Source {
@@ -189,14 +189,22 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for CallersCache {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut http::request::Parts, state: &S) -> Result<Self, ApiError> {
-        let tenant = parts.extensions.get::<Tenant>().cloned().ok_or(ApiError::NoTenant)?;
         let Path(path) = Path::<BTreeMap<String, String>>::from_request_parts(parts, state)
             .await
             .map_err(|error| Problem::invalid("cache", format!("cache: {error}")))?;
         let name = path.get("cache").map(String::as_str).unwrap_or_default();
-        let cache = CacheName::parse(name).map_err(|error| Problem::invalid("cache", format!("cache: {error}")))?;
-        Ok(Self(Owner { tenant, cache }))
+        owner(parts.extensions.get(), name).map(Self)
     }
+}
+
+/// The caller's cache of this name.
+///
+/// # Errors
+/// There is no tenant to keep entries for, or no cache can have this name.
+pub(in super::super) fn owner(tenant: Option<&Tenant>, name: &str) -> Result<Owner, ApiError> {
+    let tenant = tenant.cloned().ok_or(ApiError::NoTenant)?;
+    let cache = CacheName::parse(name).map_err(|error| Problem::invalid("cache", format!("cache: {error}")))?;
+    Ok(Owner { tenant, cache })
 }
 
 /// Items in a batch.

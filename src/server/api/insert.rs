@@ -25,53 +25,53 @@ use crate::wire::controls::{TTL_PROBLEM, seconds};
 use crate::wire::problem::Problem;
 
 /// An answer to store.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in super::super) struct InsertBody {
     /// What it answers; or `request`. An entry stored by `prompt` is found by `prompt` only.
     #[schema(example = "How do I reset my password?")]
-    prompt: Option<String>,
+    pub(in super::super) prompt: Option<String>,
     /// System prompt and earlier turns as one string.
-    context: Option<String>,
+    pub(in super::super) context: Option<String>,
     /// A whole provider request instead. Such an entry is found by `request` and by proxied calls.
     #[schema(value_type = Option<Object>)]
-    request: Option<Value>,
+    pub(in super::super) request: Option<Value>,
     /// With `request`: headers that its answer depends on.
     #[serde(default)]
-    headers: Attributes,
+    pub(in super::super) headers: Attributes,
     /// The answer: a string, or a whole provider response.
     #[schema(value_type = Object)]
-    response: Value,
+    pub(in super::super) response: Value,
     #[serde(default)]
-    attributes: Attributes,
+    pub(in super::super) attributes: Attributes,
     /// Template variables.
     #[serde(default)]
-    vars: Vars,
+    pub(in super::super) vars: Vars,
     /// For deletion by tag.
     #[serde(default)]
-    tags: BTreeSet<String>,
+    pub(in super::super) tags: BTreeSet<String>,
     /// Documents that the answer was made from, for deletion by source.
     #[serde(default)]
-    sources: BTreeSet<SourceField>,
+    pub(in super::super) sources: BTreeSet<SourceField>,
     /// Time to live from now; the operator's by default, which is shorter where the answer depends on now or here.
-    ttl_millis: Option<i64>,
+    pub(in super::super) ttl_millis: Option<i64>,
     /// The same key with the same body is one insert; with another body it is an error (409).
-    idempotency_key: Option<String>,
+    pub(in super::super) idempotency_key: Option<String>,
     /// The prompt's unit vector, where the server is configured for callers' vectors.
-    vector: Option<Vec<Option<f64>>>,
+    pub(in super::super) vector: Option<Vec<Option<f64>>>,
     /// When the answer was made, milliseconds since 1970; now by default.
-    created_ms: Option<u64>,
+    pub(in super::super) created_ms: Option<u64>,
 }
 
 /// A stored answer.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in super::super) struct InsertAnswer {
-    entry_id: String,
+    pub(in super::super) entry_id: String,
     /// Why only an exact match will find it, where that is so.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    exact_only: Option<Reason>,
+    pub(in super::super) exact_only: Option<Reason>,
 }
 
 impl From<Inserted> for InsertAnswer {
@@ -99,7 +99,15 @@ pub(in super::super) async fn insert(
     CallersCache(owner): CallersCache,
     JsonBody(body): JsonBody,
 ) -> Result<(StatusCode, Json<InsertAnswer>), ApiError> {
-    let inserted = match read(&app, &owner, body).await? {
+    Ok((StatusCode::CREATED, Json(store(&app, &owner, typed(body)?).await?)))
+}
+
+/// Stores one answer.
+///
+/// # Errors
+/// A field is wrong, or the store could not keep it.
+pub(in super::super) async fn store(app: &App, owner: &Owner, body: InsertBody) -> Result<InsertAnswer, ApiError> {
+    let inserted = match read(app, owner, body).await? {
         Wanted::Done(id) => Inserted { id, exact_only: None },
         Wanted::New(new, attempt) => {
             let inserted = app.cache.insert(*new).await?;
@@ -107,7 +115,7 @@ pub(in super::super) async fn insert(
             inserted
         }
     };
-    Ok((StatusCode::CREATED, Json(inserted.into())))
+    Ok(inserted.into())
 }
 
 /// Up to 1,000 inserts, an id or an error for each.
@@ -126,7 +134,11 @@ pub(in super::super) async fn insert_batch(
     let mut results = Vec::with_capacity(items.len());
     for item in items {
         // The place of a new entry's result is filled in once it is stored.
-        results.push(match read(&app, &owner, item).await {
+        let read = match typed(item) {
+            Ok(body) => read(&app, &owner, body).await,
+            Err(problem) => Err(problem.into()),
+        };
+        results.push(match read {
             Ok(Wanted::Done(id)) => Some(json!({"entryId": id.to_string()})),
             Ok(Wanted::New(entry, attempt)) => {
                 new.push(*entry);
@@ -145,10 +157,8 @@ pub(in super::super) async fn insert_batch(
     Ok(Json(json!({ "results": results.collect::<Vec<_>>() })))
 }
 
-async fn read(app: &App, owner: &Owner, body: Value) -> Result<Wanted, ApiError> {
-    let text = if body.get("idempotencyKey").is_some() { body.to_string() } else { String::new() };
-    let body: InsertBody = typed(body)?;
-    let attempt = body.idempotency_key.as_deref().map(|key| Attempt::new(owner, key, &text));
+async fn read(app: &App, owner: &Owner, body: InsertBody) -> Result<Wanted, ApiError> {
+    let attempt = body.idempotency_key.as_deref().map(|key| Attempt::new(owner, key, &json!(body).to_string()));
     if let Some(attempt) = &attempt {
         match app.idempotency.find(attempt) {
             Known::New => {}

@@ -25,37 +25,37 @@ use crate::wire::problem::Problem;
 pub(in super::super) struct SearchBody {
     /// The text to find an answer for; or `request`.
     #[schema(example = "How do I reset my password?")]
-    prompt: Option<String>,
+    pub(in super::super) prompt: Option<String>,
     /// System prompt and earlier turns as one string; must be equal.
-    context: Option<String>,
+    pub(in super::super) context: Option<String>,
     /// A whole provider request instead of `prompt` and `context`.
     #[schema(value_type = Option<Object>)]
-    request: Option<Value>,
+    pub(in super::super) request: Option<Value>,
     /// With `request`: headers that its answer depends on.
     #[serde(default)]
-    headers: Attributes,
+    pub(in super::super) headers: Attributes,
     /// Must be equal.
     #[serde(default)]
-    attributes: Attributes,
+    pub(in super::super) attributes: Attributes,
     /// Template variables.
     #[serde(default)]
-    vars: Vars,
+    pub(in super::super) vars: Vars,
     /// Any of `exact`, `template`, `semantic`; all by default.
     #[schema(value_type = Option<Vec<String>>)]
-    search_strategies: Option<Vec<Strategy>>,
+    pub(in super::super) search_strategies: Option<Vec<Strategy>>,
     /// Least cosine similarity, 0 to 1; may only tighten what the operator set.
-    similarity_threshold: Option<f64>,
+    pub(in super::super) similarity_threshold: Option<f64>,
     /// Most 1 - probability of this one hit, 0 to 1.
-    max_error_rate: Option<f64>,
+    pub(in super::super) max_error_rate: Option<f64>,
     /// Most matches, 1 to 100.
-    limit: Option<i64>,
+    pub(in super::super) limit: Option<i64>,
     /// The prompt's unit vector, where the server is configured for callers' vectors.
-    vector: Option<Vec<Option<f64>>>,
+    pub(in super::super) vector: Option<Vec<Option<f64>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Strategy {
+pub(in super::super) enum Strategy {
     Exact,
     Template,
     Semantic,
@@ -65,48 +65,48 @@ enum Strategy {
 #[derive(Debug, Serialize, ToSchema)]
 pub(in super::super) struct SearchAnswer {
     #[schema(value_type = String, example = "hit")]
-    outcome: Outcome,
+    pub(in super::super) outcome: Outcome,
     #[schema(value_type = Option<String>, example = "semantic")]
-    tier: Option<Tier>,
+    pub(in super::super) tier: Option<Tier>,
     /// Why there is no match.
     #[schema(value_type = Option<String>)]
-    reason: Option<Reason>,
+    pub(in super::super) reason: Option<Reason>,
     /// Matches, best first.
-    data: Vec<MatchField>,
+    pub(in super::super) data: Vec<MatchField>,
     /// The candidate that came nearest, and what was against it.
-    nearest: Option<NearestField>,
+    pub(in super::super) nearest: Option<NearestField>,
 }
 
 /// A stored entry that answers the prompt.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in super::super) struct MatchField {
-    id: String,
-    prompt: String,
+    pub(in super::super) id: String,
+    pub(in super::super) prompt: String,
     /// A string, or the provider's object as it was stored.
     #[schema(value_type = Object)]
-    response: Value,
-    attributes: Attributes,
+    pub(in super::super) response: Value,
+    pub(in super::super) attributes: Attributes,
     /// Cosine similarity, -1 to 1.
-    similarity: f32,
+    pub(in super::super) similarity: f32,
     /// Of the turns before, where they are matched by meaning and are not equal.
     #[serde(skip_serializing_if = "Option::is_none")]
-    context_similarity: Option<f32>,
+    pub(in super::super) context_similarity: Option<f32>,
     /// Chance that the reuse is right, where it is known.
-    probability: Option<f64>,
+    pub(in super::super) probability: Option<f64>,
     #[schema(value_type = String)]
-    search_strategy: Tier,
-    age_ms: u64,
-    expires_in_ms: u64,
+    pub(in super::super) search_strategy: Tier,
+    pub(in super::super) age_ms: u64,
+    pub(in super::super) expires_in_ms: u64,
 }
 
 /// A refused candidate.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in super::super) struct NearestField {
-    id: String,
-    similarity: f32,
+    pub(in super::super) id: String,
+    pub(in super::super) similarity: f32,
     #[schema(value_type = String)]
-    reason: Reason,
+    pub(in super::super) reason: Reason,
 }
 
 /// Searches a cache. A miss is no error: `data` is empty then, and `reason` says why.
@@ -119,7 +119,7 @@ pub(in super::super) async fn search(
     CallersCache(owner): CallersCache,
     JsonBody(body): JsonBody,
 ) -> Result<Json<SearchAnswer>, ApiError> {
-    Ok(Json(answer(&app, &owner, body).await?))
+    Ok(Json(answer(&app, &owner, typed(body)?).await?))
 }
 
 /// Up to 1,000 searches, an outcome or an error for each.
@@ -135,10 +135,11 @@ pub(in super::super) async fn search_batch(
     let items = batch(body, "searches")?;
     let results: Vec<Value> = iter(items)
         .map(|item| async {
-            match answer(&app, &owner, item).await {
-                Ok(answer) => serde_json::json!(answer),
-                Err(problem) => problem.to_json(),
-            }
+            let answer = match typed(item) {
+                Ok(body) => answer(&app, &owner, body).await,
+                Err(problem) => Err(problem),
+            };
+            answer.map_or_else(|problem| problem.to_json(), |answer| serde_json::json!(answer))
         })
         .buffered(IN_FLIGHT)
         .collect()
@@ -146,8 +147,11 @@ pub(in super::super) async fn search_batch(
     Ok(Json(serde_json::json!({ "results": results })))
 }
 
-async fn answer(app: &App, owner: &Owner, body: Value) -> Result<SearchAnswer, Problem> {
-    let body: SearchBody = typed(body)?;
+/// Searches.
+///
+/// # Errors
+/// A field is wrong.
+pub(in super::super) async fn answer(app: &App, owner: &Owner, body: SearchBody) -> Result<SearchAnswer, Problem> {
     let SearchBody { prompt, context, request, headers, attributes, vars, .. } = body;
     let asked = Asked { prompt, context, request, headers, attributes, vars };
     let unit = |field: &str, value: f64| Problem::invalid(field, format!("{field}: {UNIT_PROBLEM}, got {value}"));
@@ -253,4 +257,4 @@ pub(super) fn counts<W: Copy>(counts: &[(W, u64)], word: impl Fn(W) -> &'static 
 const LIMIT_MAX: usize = 100;
 
 /// Searches of a batch that run at a time; fewer than the embedder's queue holds.
-const IN_FLIGHT: usize = 16;
+pub(in super::super) const IN_FLIGHT: usize = 16;
