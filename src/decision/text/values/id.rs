@@ -5,18 +5,20 @@ use super::{Found, Kind, Source, Value, digits, token_after};
 pub(super) fn read(source: &Source<'_>, at: usize) -> Found {
     let token = source.tokens[at];
     let bytes = source.text.as_bytes();
-    let length = bytes[token.start..]
-        .iter()
-        .take(LONGEST)
-        .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-        .count();
-    let whole = source.text[token.start..token.start + length].trim_end_matches(['-', '_', '.']);
+    let run = |bytes: &mut dyn Iterator<Item = &u8>| {
+        bytes.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')).count()
+    };
+    let bare = |length: usize| source.text[token.start..token.start + length].trim_end_matches(['-', '_', '.']);
+    let length = run(&mut bytes[token.start..].iter().take(LOOKED_AT));
+    let whole = bare(length);
     let is_marked = token.start > 0 && bytes[token.start - 1] == b'#';
     if !is_marked && !whole.bytes().any(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let is_id = is_marked && !whole.is_empty() || is_uuid(whole) || is_version(whole) || is_code(whole);
     is_id.then(|| {
+        // What it is shows early; which one it is may show at the very end.
+        let whole = if length < LOOKED_AT { whole } else { bare(run(&mut bytes[token.start..].iter())) };
         let end = token.start + whole.len();
         let start = if is_marked { token.start - 1 } else { token.start };
         let canonical = whole.bytes().filter(|byte| *byte != b'-' && *byte != b'_');
@@ -59,4 +61,5 @@ fn is_code(whole: &str) -> bool {
     is_hex || is_ticket || starts_with_number && letters >= 2 && digits >= 4 && !whole.contains(['-', '.'])
 }
 
-const LONGEST: usize = 80;
+/// Bytes that tell an identifier from something else.
+const LOOKED_AT: usize = 80;
