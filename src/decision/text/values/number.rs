@@ -112,22 +112,20 @@ fn in_words(source: &Source<'_>, at: usize) -> Found {
 
 /// Where a number begins whose first digit is at `token`: `.5` with its mark.
 fn start(text: &str, token: usize) -> usize {
-    let before = text[..token].strip_suffix('.');
-    let is_decimal = before.is_some_and(|before| {
-        before
-            .chars()
-            .next_back()
-            .is_none_or(|c| c.is_whitespace() || matches!(c, '(' | '[' | '=' | '$' | '€' | '£') || is_minus(c))
-    });
-    token - usize::from(is_decimal)
+    let before = text[..token].strip_suffix('.').map(|before| before.strip_suffix(is_minus).unwrap_or(before));
+    token - usize::from(before.is_some_and(may_begin))
 }
 
 /// Where the minus sign of what begins at `start` stands, if it has one: `-5`, but not `3-5` or `A-5`.
 fn sign_before(text: &str, start: usize) -> Option<usize> {
-    let sign = text[..start].chars().next_back().filter(|letter| is_minus(*letter))?;
-    let at = start - sign.len_utf8();
-    let before = text[..at].chars().next_back();
-    before.is_none_or(|c| c.is_whitespace() || matches!(c, '(' | '[' | '=' | '$' | '€' | '£')).then_some(at)
+    let before = text[..start].strip_suffix(is_minus)?;
+    may_begin(before).then_some(before.len())
+}
+
+/// Whether a sign or a decimal mark behind this belongs to the number behind it.
+fn may_begin(before: &str) -> bool {
+    let last = before.chars().next_back();
+    last.is_none_or(|letter| letter.is_whitespace() || matches!(letter, '(' | '[' | '=' | '$' | '€' | '£'))
 }
 
 fn is_minus(letter: char) -> bool {
