@@ -6,7 +6,9 @@
 
 mod index;
 mod mine;
+mod observed;
 mod report;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +26,8 @@ use crate::store::{Store, StoreError};
 
 use self::index::{Index, Seen, SeenFrame};
 
-pub use self::report::{MinedSlot, MinedTemplate, MinedTemplates};
+pub use self::observed::{Observed, VALUES_LEAST, VALUES_MAX};
+pub use self::report::{Cut, MinedSlot, MinedTemplate, MinedTemplates};
 
 /// What an operator set for the template tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub struct TemplateSettings {
     pub refill: bool,
     /// Stored answers that must agree before that; at least two.
     pub refill_after: usize,
-    /// Most keys in memory: of entries, and of what was learnt about refilling, each.
+    /// Most keys in memory, of all tenants: of entries, and of what was learnt about refilling, each.
     pub keys_max: usize,
     pub roles: Roles,
 }
@@ -234,6 +237,7 @@ impl Templates {
             is_telling: slot.is_telling(),
         });
         Seen {
+            tenant: entry.tenant.clone(),
             id: entry.id,
             created_ms: entry.life.created_ms,
             template: slotted.template_key(scope, &self.settings.roles),
