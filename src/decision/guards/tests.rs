@@ -48,6 +48,7 @@ fn what_differs() {
     );
     check("2024年3月12日的新闻", "2024年3月13日的新闻", Reason::DateDiffers);
     check("Where is order #K-20418?", "Where is order #K-20419?", Reason::IdDiffers);
+    check("Where is order #1-23?", "Where is order #12-3?", Reason::IdDiffers);
     check("Write to ada@example.com", "Write to bob@example.com", Reason::IdDiffers);
     check("Is this safe?", "Is this unsafe?", Reason::NegationDiffers);
     check("Renew it", "Don't renew it", Reason::NegationDiffers);

@@ -5,11 +5,9 @@ use super::{Found, Kind, Source, Value, digits, token_after};
 pub(super) fn read(source: &Source<'_>, at: usize) -> Found {
     let token = source.tokens[at];
     let bytes = source.text.as_bytes();
-    let run = |bytes: &mut dyn Iterator<Item = &u8>| {
-        bytes.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')).count()
-    };
+    let rest = &bytes[token.start..];
     let bare = |length: usize| source.text[token.start..token.start + length].trim_end_matches(['-', '_', '.']);
-    let length = run(&mut bytes[token.start..].iter().take(LOOKED_AT));
+    let length = run(&rest[..rest.len().min(LOOKED_AT)]);
     let whole = bare(length);
     let is_marked = token.start > 0 && bytes[token.start - 1] == b'#';
     if !is_marked && !whole.bytes().any(|byte| byte.is_ascii_digit()) {
@@ -18,13 +16,27 @@ pub(super) fn read(source: &Source<'_>, at: usize) -> Found {
     let is_id = is_marked && !whole.is_empty() || is_uuid(whole) || is_version(whole) || is_code(whole);
     is_id.then(|| {
         // What it is shows early; which one it is may show at the very end.
-        let whole = if length < LOOKED_AT { whole } else { bare(run(&mut bytes[token.start..].iter())) };
+        let whole = if length < LOOKED_AT { whole } else { bare(run(rest)) };
         let end = token.start + whole.len();
         let start = if is_marked { token.start - 1 } else { token.start };
-        let canonical = whole.bytes().filter(|byte| *byte != b'-' && *byte != b'_');
-        let canonical = canonical.map(|byte| char::from(byte.to_ascii_lowercase())).collect();
-        (Value::new(Kind::Id, start, end, canonical), token_after(source, at, end))
+        (Value::new(Kind::Id, start, end, canonical(whole)), token_after(source, at, end))
     })
+}
+
+/// In small letters and without marks, but for those between two digits: `1-23` is not `12-3`. A UUID has its marks at
+/// the same places always.
+fn canonical(whole: &str) -> String {
+    let bytes = whole.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let has_free_marks = !is_uuid(whole);
+    let is_kept = |at: usize| has_free_marks && at > 0 && is_digit(at - 1) && is_digit(at + 1);
+    let kept = bytes.iter().enumerate().filter(|(at, byte)| !matches!(byte, b'-' | b'_') || is_kept(*at));
+    kept.map(|(_, byte)| char::from(byte.to_ascii_lowercase())).collect()
+}
+
+/// How many bytes may be of an identifier.
+fn run(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')).count()
 }
 
 fn is_uuid(whole: &str) -> bool {
