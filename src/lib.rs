@@ -65,6 +65,7 @@ mod renew;
 pub mod rules;
 mod tally;
 pub mod templates;
+mod walk;
 
 pub mod embed;
 pub mod store;

@@ -5,12 +5,12 @@
 //! as it is. Until an entry's turn comes only its exact key finds it; vectors of two models never meet.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::decision::{Entry, EntryId, Partition, Prompt, Scope, Template};
 use crate::embed::{Asker, EmbedError, Embedder};
 use crate::store::{Store, StoreError};
+use crate::walk::Walk;
 
 impl Cache {
     /// Looks at every entry once, and returns how many got a new vector. Without an embedder there is nothing to do.
@@ -20,20 +20,15 @@ impl Cache {
     pub async fn renew_vectors(&self) -> Result<u64, RenewError> {
         let Some(embedder) = self.embedder() else { return Ok(0) };
         let store = self.store();
-        while store.health().loading {
-            tokio::time::sleep(PAUSE).await;
-        }
+        let mut walk = Walk::new(store, PAGE);
         let mut renewed = 0;
-        for (owner, _) in store.usage() {
-            let mut cursor = None;
-            loop {
-                let page = store.scan(&owner, cursor, PAGE).await?;
-                let Some(last) = page.last() else { break };
-                cursor = Some(last.id);
-                for entry in &page {
-                    renewed += u64::from(renew(store.as_ref(), embedder.as_ref(), entry).await?);
-                }
-                tokio::time::sleep(PAUSE).await;
+        loop {
+            let page = walk.next().await?;
+            if page.is_empty() {
+                break;
+            }
+            for entry in &page {
+                renewed += u64::from(renew(store.as_ref(), embedder.as_ref(), entry).await?);
             }
         }
         Ok(renewed)
@@ -71,5 +66,3 @@ pub enum RenewError {
 
 /// Entries looked at between two pauses: a million in some minutes.
 const PAGE: usize = 200;
-
-const PAUSE: Duration = Duration::from_millis(50);

@@ -37,12 +37,24 @@ pub(super) async fn run(args: &TemplatesArgs) -> Result<(), Failure> {
             let shapes = slot["shapes"].as_array().into_iter().flatten();
             let shapes: Vec<String> =
                 shapes.map(|shape| format!("{} ({})", line(&shape["shape"]), shape["count"])).collect();
-            println!("{:20}{} {}: {}", "", line(&slot["name"]), line(&slot["role"]), shapes.join(", "));
+            let shapes = shapes.join(", ");
+            println!("{:20}{} {}: {shapes}{}", "", line(&slot["name"]), line(&slot["role"]), looks(&slot["observed"]));
         }
     }
-    let bound = if answer["complete"] == true { "" } else { "; there are more than one answer counts" };
+    let cut = answer["cut"].as_array().into_iter().flatten();
+    let cut: Vec<String> = cut.map(line).collect();
+    let bound =
+        if cut.is_empty() { String::new() } else { format!("; there are more {} than are counted", cut.join(", ")) };
     eprintln!("{} entries looked at{bound}", answer["entries"]);
     Ok(())
+}
+
+/// What a slot's values seem to do to the answer, where enough of them were seen.
+fn looks(observed: &Value) -> String {
+    match observed["looks"].as_str() {
+        Some(_) => format!("; looks {} ({} values)", line(&observed["looks"]), observed["values"]),
+        None => String::new(),
+    }
 }
 
 /// Text that stays on its line of the terminal, and does nothing else there.

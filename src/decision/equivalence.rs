@@ -1,10 +1,20 @@
 //! Do two answers say the same, as far as their words tell?
 
+use super::canonical::FieldHasher;
+use super::entry::Answer;
 use super::prompt::normalise;
+use super::refill;
 
 /// Whether only case, spaces and the mark at the end differ.
 pub fn same_words(a: &str, b: &str) -> bool {
     words(a) == words(b)
+}
+
+/// Equal for two answers that say the same words; `None` for one that says nothing in words.
+pub fn words_digest(answer: &Answer) -> Option<[u8; 32]> {
+    let mut hasher = FieldHasher::new("nearhit 2026-11-22 words v1");
+    hasher.text(&words(&refill::text(answer)?));
+    Some(hasher.finish())
 }
 
 fn words(answer: &str) -> String {

@@ -5,7 +5,6 @@
 //! machine and in every release that keeps the version in the context.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::canonical::FieldHasher;
 use super::prompt::{Prompt, Scope};
@@ -31,19 +30,36 @@ impl Fingerprint {
         Self { scope, exact: hash_text(&scope, text), template: hash_template(&scope, template) }
     }
 
-    /// The same where earlier turns are matched by meaning: one partition holds them all. Questions without earlier
-    /// turns stay among themselves.
+    /// The same where earlier turns are matched by meaning: one partition holds them all. What else is among them keeps
+    /// its place: a speaker's name stands behind as many turns, and an operator's turn that does not come first stands
+    /// behind and before as many. Questions without earlier turns stay among themselves.
     pub fn with_any_context(self, prompt: &Prompt) -> Self {
         let scope = &prompt.scope;
         if !scope.turns.iter().any(Turn::is_spoken) {
             return self;
         }
-        let (spoken, turns): (Vec<&Turn>, Vec<&Turn>) = scope.turns.iter().partition(|turn| turn.is_spoken());
-        let rest = spoken.iter().map(|turn| &turn.rest).filter(|rest| !rest.is_empty()).cloned();
-        let rest = Value::Array(rest.map(Value::Object).collect());
-        let mut hasher = FieldHasher::new("nearhit 2026-11-22 scope of any context v1");
-        hasher.bytes(&hash_scope(&Scope { turns: turns.into_iter().cloned().collect(), ..scope.clone() }));
-        hasher.json(&rest);
+        let mut hasher = FieldHasher::new("nearhit 2026-11-22 scope of any context v2");
+        let operators = scope.turns.iter().filter(|turn| !turn.is_spoken()).cloned().collect();
+        hasher.bytes(&hash_scope(&Scope { turns: operators, ..scope.clone() }));
+        // What an operator says between two turns, and who it was that spoke, is about what comes before or behind it.
+        let (mut spoken, mut is_late) = (0, false);
+        for turn in &scope.turns {
+            if !turn.is_spoken() {
+                hasher.parts(spoken);
+                is_late |= spoken > 0;
+                continue;
+            }
+            if !turn.rest.is_empty() {
+                hasher.text("rest");
+                hasher.parts(spoken);
+                hasher.object(&turn.rest);
+            }
+            spoken += 1;
+        }
+        if is_late {
+            hasher.text("all");
+            hasher.parts(spoken);
+        }
         Self { scope: hasher.finish(), ..self }
     }
 
@@ -134,7 +150,7 @@ fn hash_template(scope: &[u8; 32], template: &Template) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::prompt::{CacheName, Surface, Tenant};
     use super::super::turn::Speaker;
@@ -215,19 +231,39 @@ mod tests {
             let prompt = Prompt::new(Scope { turns: turns.to_vec(), ..scope() }, "hi", Default::default());
             Fingerprint::split(&prompt).0.with_any_context(&prompt)
         };
-        let named =
-            Turn { rest: [("name".to_owned(), json!("ada"))].into_iter().collect(), ..turn(Speaker::User, &["x"]) };
         let user = |text: &str| turn(Speaker::User, &[text]);
+        let named = |name: &str, text: &str| Turn {
+            rest: [("name".to_owned(), json!(name))].into_iter().collect(),
+            ..turn(Speaker::User, &[text])
+        };
         let system = || turn(Speaker::System, &["be brief"]);
         let a = partition(&[system(), user("one")]);
         let b = partition(&[system(), user("two"), turn(Speaker::Assistant, &["yes"]), user("three")]);
         assert_eq!(a.scope, b.scope);
         assert_ne!(a.exact, b.exact);
         assert_ne!(a.template, b.template);
-        for other in
-            [&[user("one")][..], &[system()], &[], &[system(), named], &[turn(Speaker::System, &["?"]), user("one")]]
-        {
+        for other in [
+            &[user("one")][..],
+            &[system()],
+            &[],
+            &[system(), named("ada", "x")],
+            &[turn(Speaker::System, &["?"]), user("one")],
+        ] {
             assert_ne!(a.scope, partition(other).scope, "{other:?}");
+        }
+        // What an operator says is about what comes before or behind it; so is a name.
+        let late = [user("one"), turn(Speaker::Assistant, &["yes"]), system(), user("two")];
+        let same = [user("three"), turn(Speaker::Assistant, &["no"]), system(), user("four")];
+        assert_eq!(partition(&late).scope, partition(&same).scope);
+        for (these, others) in [
+            (&late[..], &[system(), user("one"), turn(Speaker::Assistant, &["yes"]), user("two")][..]),
+            (&late, &[user("one"), turn(Speaker::Assistant, &["yes"]), user("two"), system()]),
+            (&late, &[user("one"), system(), turn(Speaker::Assistant, &["yes"]), user("two")]),
+            (&late, &[user("one"), turn(Speaker::Assistant, &["yes"]), system(), user("two"), user("and")]),
+            (&[system(), named("ada", "one"), user("two")], &[system(), user("one"), named("ada", "two")]),
+            (&[named("ada", "one"), system(), user("two")], &[user("one"), system(), named("ada", "two")]),
+        ] {
+            assert_ne!(partition(these).scope, partition(others).scope, "{these:?} {others:?}");
         }
         // Without earlier turns there is nothing to match by meaning.
         assert_eq!(partition(&[system()]), fingerprint(Scope { turns: vec![system()], ..scope() }, "hi"));

@@ -27,7 +27,7 @@ pub use entry::{
     Answer, AnswerKind, Candidate, Embedding, Entry, EntryId, InvalidEmbedding, Life, Origin, Probability, Similarity,
     Source, TokenUsage, dot,
 };
-pub use equivalence::same_words;
+pub use equivalence::{same_words, words_digest};
 pub use fingerprint::{Fingerprint, Partition};
 pub use freshness::{Freshness, Perishable};
 pub use guards::Guards;

@@ -72,20 +72,23 @@ impl AnswerTemplate {
 
 /// Whether the answer repeats what stands in the slot, or a word of it.
 pub fn repeats(answer: &Answer, slot: &Slot) -> bool {
-    let text = match answer.kind {
-        AnswerKind::Text => Cow::Borrowed(answer.body.as_str()),
-        AnswerKind::ChatCompletion => match serde_json::from_str(&answer.body) {
-            Ok(Value::Object(mut object)) => match content(&mut object).map(Value::take) {
-                Some(Value::String(text)) => Cow::Owned(text),
-                _ => return true,
-            },
-            _ => return true,
-        },
-    };
+    let Some(text) = text(answer) else { return true };
     let words = slot.written.split(|letter: char| !letter.is_alphanumeric());
     let words = words.filter(|word| word.contains(char::is_alphabetic));
     let text = text.to_lowercase();
     words.chain([slot.written.as_str()]).any(|word| cut(&text, &word.to_lowercase()).is_some())
+}
+
+/// What the answer says; `None` for an object that says nothing, or not in one text.
+pub(super) fn text(answer: &Answer) -> Option<Cow<'_, str>> {
+    match answer.kind {
+        AnswerKind::Text => Some(Cow::Borrowed(answer.body.as_str())),
+        AnswerKind::ChatCompletion => {
+            let Value::Object(mut object) = serde_json::from_str(&answer.body).ok()? else { return None };
+            let Value::String(text) = content(&mut object)?.take() else { return None };
+            Some(Cow::Owned(text))
+        }
+    }
 }
 
 /// The text at the places where `value` stands alone; `None` if there is none.

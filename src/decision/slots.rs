@@ -31,7 +31,7 @@ pub enum Role {
 pub struct Roles(BTreeMap<String, Role>);
 
 /// A text with slots in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slotted {
     parts: Vec<Part>,
 }

@@ -6,7 +6,9 @@
 
 mod index;
 mod mine;
+mod observed;
 mod report;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -17,14 +19,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::RwLock;
 
 use crate::decision::{
-    Answer, AnswerTemplate, Entry, Fingerprint, Guards, Policy, Probability, Prompt, Role, Roles, Scope, Similarity,
-    Slot, Slots, Slotted, Template, Terms, repeats,
+    Answer, AnswerTemplate, Entry, EntryId, Fingerprint, Guards, Policy, Probability, Prompt, Role, Roles, Scope,
+    Similarity, Slot, Slots, Slotted, Template, Terms, repeats,
 };
 use crate::store::{Store, StoreError};
 
 use self::index::{Index, Seen, SeenFrame};
 
-pub use self::report::{MinedSlot, MinedTemplate, MinedTemplates};
+pub use self::observed::{Observed, VALUES_LEAST, VALUES_MAX};
+pub use self::report::{Cut, MinedSlot, MinedTemplate, MinedTemplates};
 
 /// What an operator set for the template tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub struct TemplateSettings {
     pub refill: bool,
     /// Stored answers that must agree before that; at least two.
     pub refill_after: usize,
-    /// Most keys in memory: of entries, and of what was learnt about refilling, each.
+    /// Most keys in memory, of all tenants: of entries, and of what was learnt about refilling, each.
     pub keys_max: usize,
     pub roles: Roles,
 }
@@ -146,9 +149,8 @@ impl Templates {
         let roles = &self.settings.roles;
         let key = slotted.template_key(&asked.fingerprint.scope, roles);
         let Some(id) = self.index.read().entry(&key) else { return Ok(Found::Absent) };
-        let entry = store.get(id).await?.filter(|entry| is_of(entry, asked));
-        let found = entry.map(|entry| (split(&entry, guards), entry)).filter(|(old, _)| slotted.fits(old, roles));
-        let Some((old, entry)) = found else {
+        let found = stored(id, asked, store, guards).await?.filter(|(_, old)| slotted.fits(old, roles));
+        let Some((entry, old)) = found else {
             self.index.write().forget(&key, id);
             return Ok(Found::Absent);
         };
@@ -188,9 +190,7 @@ impl Templates {
             let mut values = BTreeSet::new();
             let mut served: Option<(Arc<Entry>, AnswerTemplate)> = None;
             for id in ids.into_iter().rev() {
-                let entry = store.get(id).await?.filter(|entry| is_of(entry, asked));
-                let witness = entry.and_then(|entry| {
-                    let old = split(&entry, guards);
+                let witness = stored(id, asked, store, guards).await?.and_then(|(entry, old)| {
                     let value = old.slots().nth(open).filter(|_| old.frame_key(scope, open) == key)?;
                     let answer = AnswerTemplate::cut(&entry.answer, &value.written);
                     let answer = answer.filter(|answer| answer.digest() == digest)?;
@@ -237,6 +237,7 @@ impl Templates {
             is_telling: slot.is_telling(),
         });
         Seen {
+            tenant: entry.tenant.clone(),
             id: entry.id,
             created_ms: entry.life.created_ms,
             template: slotted.template_key(scope, &self.settings.roles),
@@ -253,9 +254,19 @@ impl Templates {
     }
 }
 
-/// Whether the entry may be served to whoever asks, if the texts allow it.
-fn is_of(entry: &Entry, asked: &Asked<'_>) -> bool {
-    entry.fingerprint.scope == asked.fingerprint.scope && entry.slots == *asked.named
+/// The entry and its text in slots, if it is still there and may be served to whoever asks, as far as its scope tells.
+async fn stored(
+    id: EntryId,
+    asked: &Asked<'_>,
+    store: &dyn Store,
+    guards: &Guards,
+) -> Result<Option<(Arc<Entry>, Slotted)>, StoreError> {
+    let is_of = |entry: &Arc<Entry>| entry.fingerprint.scope == asked.fingerprint.scope && entry.slots == *asked.named;
+    let entry = store.get(id).await?.filter(is_of);
+    Ok(entry.map(|entry| {
+        let slotted = split(&entry, guards);
+        (entry, slotted)
+    }))
 }
 
 /// The entry's text in slots, as it was when it was stored.

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
-use super::TemplateSettings;
+use super::report::{Bounds, Report};
+use super::{Cut, TemplateSettings};
 
 fn refilling() -> TemplateSettings {
     TemplateSettings { refill: true, ..TemplateSettings::default() }
@@ -19,7 +20,7 @@ use crate::decision::{
     Answer, AnswerKind, CacheName, EntryId, Origin, Probability, Prompt, Role, Scope, Tenant, Terms, Tier, Vars,
 };
 use crate::store::memory::MemoryStore;
-use crate::store::{Filter, Owner, Which};
+use crate::store::{Filter, Owner, Store, Which};
 
 /// A cache of the settings, and the store behind it.
 struct Bench {
@@ -376,6 +377,89 @@ fn the_index_is_bounded() {
     bench.check(&asked("Bob", 39), Some("New."));
 }
 
+/// One tenant's stream of new templates neither pushes out another's, nor takes all the room.
+#[test]
+fn a_tenant_leaves_room_for_others() {
+    let bench = Bench::with(TemplateSettings { keys_max: 40, ..refilling() });
+    let word = |n: usize| {
+        ["a", "b", "c", "d", "e", "f", "g"].iter().cycle().skip(n % 7).take(3 + n / 7).copied().collect::<String>()
+    };
+    let flood = |n: usize, name: &str| {
+        let scope = Scope::bare(Tenant::new("flood"), CacheName::default());
+        Prompt::new(scope, &format!("Hi {name}, where in {} is order #K-20418?", word(n)), Vars::new())
+    };
+    bench.insert("Hi Ada, how do I reset my password?", "In the settings.");
+    for n in 0..60 {
+        bench.insert_new(new(flood(n, "Eve"), &on_its_way("#K-20418")));
+    }
+    bench.check("Hi Bob, how do I reset my password?", Some("In the settings."));
+    bench.insert_orders(&["#K-20418", "#K-20419"]);
+    bench.check(&order("#K-20420"), Some(&on_its_way("#K-20420")));
+    let found = |n: usize| bench.look(&Query::new(flood(n, "Bob"))).is_some();
+    assert!(!found(0) && found(59), "the newest of its own");
+}
+
+#[test]
+fn what_answers_say_of_a_slot() {
+    fn check(
+        text: impl Fn(usize) -> String,
+        answer: impl Fn(usize) -> String,
+        values: usize,
+        expected: Option<(usize, Option<Role>)>,
+    ) {
+        let bench = Bench::new();
+        for n in 0..values {
+            bench.insert(&text(n), &answer(n));
+        }
+        let report = bench.runtime.block_on(bench.cache.mined_templates(&owner(), 10)).expect("read");
+        let observed = report.templates[0].slots.last().expect("a slot").observed;
+        assert_eq!(observed.map(|seen| (seen.values, seen.looks)), expected, "{}", text(0));
+    }
+    let shelf = |n: usize| format!("In session {}, what is a quine?", 100 + n);
+    let same = |n: usize| ["A program.", "a  program"][n % 2].to_owned();
+    check(shelf, same, 8, Some((8, Some(Role::Volatile))));
+    check(shelf, same, 7, Some((7, None)));
+    check(shelf, same, 1, None);
+    check(shelf, |n| if n == 6 { "A poem.".into() } else { same(n) }, 9, Some((9, Some(Role::Significant))));
+    let id = |n: usize| format!("#K-2041{n}");
+    check(|n| order(&id(n)), |n| on_its_way(&id(n)), 8, Some((8, Some(Role::Echoed))));
+    check(|n| order(&id(n)), |n| format!("{} {}", n % 3, on_its_way(&id(n))), 8, Some((8, Some(Role::Significant))));
+    // Everything else has to be equal, or it could be its doing.
+    check(|n| format!("Add {n} to {n}."), |_| "Done.".into(), 9, None);
+}
+
+/// Whatever the texts are, a report ends soon, keeps little, and says what it left out.
+#[test]
+fn a_report_is_bounded() {
+    fn check(texts: impl Iterator<Item = String>, bounds: Bounds, cut: &[Cut]) {
+        let bench = Bench::with(TemplateSettings::default());
+        for (n, text) in texts.enumerate() {
+            bench.insert(&text, &format!("answer {n}"));
+        }
+        let entries = bench.runtime.block_on(bench.store.scan(&owner(), None, 1000)).expect("read");
+        let (templates, guards) = bench.cache.templates();
+        let (most, mut report) = (bounds.templates, Report::new(bounds));
+        entries.iter().for_each(|entry| report.add(entry, templates, guards));
+        let report = report.finish(1000);
+        assert_eq!(report.cut.into_iter().collect::<Vec<_>>(), cut);
+        assert_eq!(report.entries < entries.len() as u64, cut.contains(&Cut::Entries));
+        assert!(report.templates.len() <= most);
+        assert!(report.templates.iter().all(|template| template.slots.len() <= 32));
+        assert!(report.templates.iter().all(|template| template.slots.iter().all(|slot| slot.shapes.len() <= 5)));
+    }
+    let word = |n: usize| "abcdefghij".chars().cycle().skip(n).take(4 + n / 10).collect::<String>();
+    let texts = || (0..30).map(|n| format!("{} 5", word(n)));
+    let marks: Vec<char> = "!#$%&'()*+,-./:;".chars().collect();
+    let shapes = |n: usize| format!("say \"a{}a{}a\"", marks[n % 16], marks[n / 16]);
+    check(texts(), Bounds::default(), &[]);
+    check(texts(), Bounds { work: 2_000, ..Bounds::default() }, &[Cut::Entries]);
+    check(texts(), Bounds { templates: 29, ..Bounds::default() }, &[Cut::Templates]);
+    check(texts(), Bounds { bytes: 300, ..Bounds::default() }, &[Cut::Templates]);
+    check(texts(), Bounds { shapes: 59, ..Bounds::default() }, &[Cut::Values]);
+    check((0..70).map(shapes), Bounds::default(), &[Cut::Values]);
+    check((0..3).map(|n| format!("{n} ").repeat(5_000)), Bounds::default(), &[Cut::Slots]);
+}
+
 #[test]
 fn a_report_counts_templates_and_shows_no_value() {
     let bench = Bench::new();
@@ -387,7 +471,7 @@ fn a_report_counts_templates_and_shows_no_value() {
     bench.clock.advance_ms(1);
     let report = |limit| bench.runtime.block_on(bench.cache.mined_templates(&owner(), limit)).expect("read");
     let all = report(10);
-    assert_eq!((all.entries, all.complete), (5, true));
+    assert_eq!((all.entries, all.cut.len()), (5, 0));
     let shown: Vec<_> = all
         .templates
         .iter()

@@ -38,6 +38,14 @@ pub struct EvalArgs {
     #[arg(long, env = "NEARHIT_LABELS", default_value = "none")]
     pub(super) labels: Labels,
 
+    /// Which rows of a stream the curve stores: all, or those for which nothing was served, as the service always does.
+    #[arg(long, env = "NEARHIT_INSERT", value_enum, default_value = "all")]
+    pub(super) insert: Insert,
+
+    /// Choose each budget's threshold on this first share of a stream, and score it on the rest; above 0 and below 1.
+    #[arg(long, env = "NEARHIT_TUNE_SHARE", value_name = "X", value_parser = part)]
+    pub(super) tune_share: Option<f64>,
+
     /// Repeat the service in this many orders; the first is the file's, the others are shuffled.
     #[arg(long, env = "NEARHIT_ORDERS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) orders: u32,
@@ -89,6 +97,16 @@ pub(super) enum Shape {
     Stream,
     /// Two conversations: may the second be answered with the first one's answer?
     Conversations,
+}
+
+/// Which rows of a stream are stored while the curve is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Insert {
+    /// Every row: one replay scores them all.
+    All,
+    /// Rows for which nothing was served: a replay for each of some thresholds.
+    Representatives,
 }
 
 /// How earlier turns are compared.
@@ -154,6 +172,11 @@ fn share(text: &str) -> Result<f64, String> {
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("expected a number in 0..1".into()) }
 }
 
+fn part(text: &str) -> Result<f64, String> {
+    let value = share(text)?;
+    if value > 0.0 && value < 1.0 { Ok(value) } else { Err("expected a number above 0 and below 1".into()) }
+}
+
 fn context_threshold(text: &str) -> Result<f32, String> {
     let value = text.parse::<f32>().map_err(|error| error.to_string())?;
     if (0.5..=1.0).contains(&value) { Ok(value) } else { Err("expected a number in 0.5..1".into()) }
@@ -199,6 +222,10 @@ mod tests {
         check("pairs f --threshold 1.1", None);
         check("conversations f --context any", None);
         check("conversations f --context semantic --context-threshold 0.4", None);
+        check("stream f --insert representatives --tune-share 0.5", Some((Shape::Stream, &[0.01], Labels::None, 0.0)));
+        check("stream f --insert some", None);
+        check("stream f --tune-share 0", None);
+        check("stream f --tune-share 1", None);
         check("pairs f --orders 0", None);
         check("pairs f --workers 0", None);
     }

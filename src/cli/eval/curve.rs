@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+use crate::decision::budget::{wilson_lower, wilson_upper};
+
 /// A row, reduced to what a threshold decides.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Scored {
@@ -36,11 +38,25 @@ pub(super) struct Sweep {
 
 /// Rows at or above a score.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Step {
-    score: f32,
-    hits: usize,
-    right: usize,
-    wrong: usize,
+pub(super) struct Step {
+    pub(super) score: f32,
+    pub(super) hits: usize,
+    pub(super) right: usize,
+    pub(super) wrong: usize,
+}
+
+impl Step {
+    /// Those of the rows that are at or above the score.
+    pub(super) fn at(score: f32, rows: &[Scored]) -> Self {
+        let accepted = || rows.iter().filter(|row| row.score.is_some_and(|own| own >= score));
+        let count = |truth| accepted().filter(|row| row.is_right == Some(truth)).count();
+        Self { score, hits: accepted().count(), right: count(true), wrong: count(false) }
+    }
+
+    pub(super) fn point(&self, rows: usize, is_labelled: bool) -> Point {
+        let error_rate = is_labelled.then(|| ratio(self.wrong, rows));
+        Point { score: self.score, hit_rate: ratio(self.hits, rows), error_rate }
+    }
 }
 
 impl Sweep {
@@ -73,16 +89,17 @@ impl Sweep {
             chosen.extend((0..in_range).filter(is_loosest));
         }
         chosen.extend(self.evenly(chosen.last().map(|i| self.steps[*i].hits).unwrap_or(0)));
-        let error_rate = |step: &Step| is_labelled.then(|| self.share(step.wrong));
-        let point =
-            |step: &Step| Point { score: step.score, hit_rate: self.share(step.hits), error_rate: error_rate(step) };
-        chosen.into_iter().map(|i| point(&self.steps[i])).collect()
+        chosen.into_iter().map(|i| self.steps[i].point(self.rows, is_labelled)).collect()
+    }
+
+    /// The least score of the loosest threshold with E of at most `error_max`; `None` if there is none.
+    pub(super) fn loosest(&self, error_max: f64) -> Option<f32> {
+        self.within(error_max).map(|step| step.score)
     }
 
     /// C at the loosest threshold with E of at most `error_max`.
     pub(super) fn right_at(&self, error_max: f64) -> f64 {
-        let within = self.steps.iter().take_while(|step| self.share(step.wrong) <= error_max);
-        self.share(within.last().map_or(0, |step| step.right))
+        self.share(self.within(error_max).map_or(0, |step| step.right))
     }
 
     /// Share of the rows labelled right that is served where at most the share `x` of those labelled wrong is;
@@ -118,6 +135,10 @@ impl Sweep {
         steps
     }
 
+    fn within(&self, error_max: f64) -> Option<&Step> {
+        self.steps.iter().take_while(|step| self.share(step.wrong) <= error_max).last()
+    }
+
     fn share(&self, rows: usize) -> f64 {
         ratio(rows, self.rows)
     }
@@ -131,6 +152,16 @@ impl Sweep {
 pub(super) fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
+
+/// Wilson's bounds of such a share, lower and upper, that hold it with a confidence of [`CONFIDENCE`].
+pub(super) fn interval(part: usize, whole: usize) -> [f64; 2] {
+    [wilson_lower, wilson_upper].map(|bound| bound(part as f64, whole as f64, DEVIATIONS))
+}
+
+pub(super) const CONFIDENCE: f64 = 0.90;
+
+/// Standard errors on each side.
+const DEVIATIONS: f64 = 1.645;
 
 /// E up to which every count of wrong hits has a point.
 const ERROR_RATE_FINE: f64 = 0.10;

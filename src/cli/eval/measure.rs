@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::args::{EvalArgs, Labels};
+use super::args::{EvalArgs, Insert, Labels, Shape};
+use super::curve::Sweep;
 use super::memo::MemoEmbedder;
 use super::progress;
 use super::questions::{Trial, texts};
 use super::replay::{Decision, Mode, Replay};
-use super::report::{Chosen, Config, OrderReport, Report, RowReport};
-use super::rows::{self, DatasetError, Row};
+use super::replayed::{Replayed, thresholds};
+use super::report::{Chosen, Config, OrderReport, Report, RowReport, scored};
+use super::rows::{self, Balance, DatasetError, Row};
 use crate::cli::Failure;
 use crate::cli::settings::read_config;
 use crate::decision::budget::Budget;
@@ -27,6 +29,9 @@ use crate::rules::CacheRules;
 
 /// Measures as asked; writes the rows file if one is asked for.
 pub(super) async fn measure(args: &EvalArgs) -> anyhow::Result<Report> {
+    if let Some(share) = args.tune_share.filter(|_| args.shape != Shape::Stream) {
+        return Err(Failure::usage(format!("--tune-share {share}: only a stream has an earlier part")).into());
+    }
     let rows = rows::read(&args.file, args.shape, args.limit).map_err(failure)?;
     // Opened before the long part, so that a bad path fails at once.
     let rows_file = args.rows.as_deref().map(create).transpose()?;
@@ -39,6 +44,11 @@ pub(super) async fn measure(args: &EvalArgs) -> anyhow::Result<Report> {
 
     let bar = progress::bar("curve", rows.len())?;
     let nearest = replay.run(Mode::Nearest, &Order::of_file(rows.len()).rows, args.seed, &bar).await?;
+    let replayed = match (args.insert, args.shape) {
+        (Insert::Representatives, Shape::Stream) => Some(representatives(&replay, &nearest, args.seed).await?),
+        // Pairs are alone: what one of them stores is of no use to another.
+        _ => None,
+    };
     let mut orders = Vec::new();
     // What the service did with each row in the file's order, by budget.
     let mut service: Vec<Vec<Decision>> = Vec::new();
@@ -63,7 +73,21 @@ pub(super) async fn measure(args: &EvalArgs) -> anyhow::Result<Report> {
     }
     let config = Config::of(args, workers, &embedder);
     let first = service.first().context("no budget was run")?;
-    Ok(Report::of(config, &rows, &nearest, first, orders))
+    Ok(Report::of(config, &rows, &nearest, replayed.as_ref(), first, orders))
+}
+
+/// A replay for each of some thresholds of the curve, where only what missed is stored.
+async fn representatives(replay: &Replay<'_>, nearest: &[Decision], seed: u64) -> anyhow::Result<Replayed> {
+    let rows = replay.rows;
+    let curve = Sweep::of(&scored(rows, nearest)).points(Balance::of(rows).is_known());
+    let order = Order::of_file(rows.len()).rows;
+    let mut replays = Vec::new();
+    for score in thresholds(&curve) {
+        let bar = progress::bar("curve", rows.len())?;
+        let found = replay.run(Mode::Representatives(score), &order, seed, &bar).await?;
+        replays.push((score, scored(rows, &found)));
+    }
+    Ok(Replayed::new(replays))
 }
 
 /// An order of the rows.

@@ -6,11 +6,13 @@
 
 mod args;
 mod curve;
+mod held_out;
 mod measure;
 mod memo;
 mod progress;
 mod questions;
 mod replay;
+mod replayed;
 mod report;
 mod rows;
 mod table;

@@ -37,6 +37,8 @@ pub(super) struct Replay<'a> {
 pub(super) enum Mode {
     /// Protocol A: the nearest is always served, and every row stored.
     Nearest,
+    /// Protocol B: the nearest is served from this score up, and a row stored if nothing was.
+    Representatives(f32),
     /// The service: its policy decides, and a row is stored if it missed.
     Service(Policy),
 }
@@ -102,7 +104,7 @@ impl Replay<'_> {
         let parts = Parts { store, embedder: Some(Arc::clone(&self.embedder) as _), clock };
         let least = Similarity::new(-1.0);
         let (policy, rules) = match mode {
-            Mode::Nearest => {
+            Mode::Nearest | Mode::Representatives(_) => {
                 let budget = Budget { max_error: 1.0, max_error_per_hit: 1.0 };
                 let policy = Policy { threshold: least, budget, ..Policy::default() };
                 (policy, CacheRules { context_threshold: least, ..self.rules })
@@ -133,7 +135,7 @@ impl Replay<'_> {
             Lookup::Hit(matches) if matches.first().is_some_and(|first| first.tier != Tier::Semantic) => Duration::ZERO,
             _ => self.embedder.took(&asked.text_embedded()),
         };
-        let decision = Decision { took: Some(took + embedding), ..Decision::of(&lookup)? };
+        let decision = Decision { took: Some(took + embedding), ..Decision::of(&lookup)?.under(mode) };
         let (vector, judged) = match lookup {
             Lookup::Hit(matches) => (None, matches.first().and_then(|first| first.judged).filter(Judged::is_audited)),
             Lookup::Miss(miss) => (miss.vector, miss.judged),
@@ -145,7 +147,7 @@ impl Replay<'_> {
             stored = Some(id);
         }
         let labels = match mode {
-            Mode::Nearest => Labels::None,
+            Mode::Nearest | Mode::Representatives(_) => Labels::None,
             Mode::Service(policy) => policy.labels(),
         };
         if let Some(judged) = judged.filter(|_| trial.is_shared && labels != Labels::None) {
@@ -169,6 +171,15 @@ impl Decision {
             took: None,
             is_audited: false,
         }
+    }
+
+    /// Nothing is served below the score that the mode asks for.
+    fn under(self, mode: Mode) -> Self {
+        let Mode::Representatives(least) = mode else { return self };
+        if self.outcome != Outcome::Hit || self.score.is_some_and(|score| score >= least) {
+            return self;
+        }
+        Self { outcome: Outcome::Miss, reason: Some(Reason::LowProbability), score: None, served: None, ..self }
     }
 
     fn of(lookup: &Lookup) -> anyhow::Result<Self> {
@@ -202,5 +213,29 @@ fn new_entry(question: &Question, row: usize, vector: Option<Embedding>) -> NewE
         created_ms: None,
         ttl: None,
         vector,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_served_below_the_threshold_is_a_miss() {
+        let hit = Decision {
+            outcome: Outcome::Hit,
+            reason: None,
+            score: Some(0.8),
+            served: Some(3),
+            took: None,
+            is_audited: false,
+        };
+        let miss =
+            Decision { outcome: Outcome::Miss, reason: Some(Reason::LowProbability), score: None, served: None, ..hit };
+        let empty = Decision { reason: Some(Reason::Empty), ..miss };
+        assert_eq!(hit.under(Mode::Representatives(0.8)), hit);
+        assert_eq!(hit.under(Mode::Representatives(0.81)), miss);
+        assert_eq!(empty.under(Mode::Representatives(0.0)), empty);
+        assert_eq!(hit.under(Mode::Nearest), hit);
     }
 }

@@ -10,10 +10,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::{Context, EvalArgs, Labels, Shape};
-use super::curve::{Point, Scored, Sweep, ratio};
+use super::args::{Context, EvalArgs, Insert, Labels, Shape};
+use super::curve::{CONFIDENCE, Point, Scored, Sweep, interval, ratio};
+use super::held_out::{self, HeldOut};
 use super::memo::MemoEmbedder;
 use super::replay::Decision;
+use super::replayed::Replayed;
 use super::rows::{Balance, Row};
 use crate::decision::{Outcome, Reason};
 
@@ -33,7 +35,12 @@ pub(super) struct Report {
     /// C by the most E allowed; of streams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) c_at: Option<BTreeMap<&'static str, f64>>,
+    /// Of every interval: the chance that it holds the rate of which a sample was measured.
+    pub(super) confidence: f64,
     pub(super) chosen: Vec<Chosen>,
+    /// If it was asked for and anything is labelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) held_out: Option<Vec<HeldOut>>,
     pub(super) by_kind: BTreeMap<String, KindReport>,
     /// Misses and bypasses of the service by reason.
     pub(super) misses: BTreeMap<&'static str, usize>,
@@ -64,17 +71,23 @@ pub(super) struct Chosen {
     pub(super) hit_rate: f64,
     /// Absent if nothing is labelled.
     pub(super) error_rate: Option<f64>,
+    /// Lower and upper bound of it.
+    pub(super) error_rate_interval: Option<[f64; 2]>,
     pub(super) explored: usize,
     pub(super) audited: usize,
 }
 
 /// What the service did with one kind of row.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct KindReport {
     pub(super) n: usize,
     pub(super) hits: usize,
     pub(super) correct: usize,
     pub(super) wrong: usize,
+    /// Absent if nothing is labelled.
+    pub(super) error_rate: Option<f64>,
+    /// Lower and upper bound of it.
+    pub(super) error_rate_interval: Option<[f64; 2]>,
 }
 
 /// What the service did in one order of the rows.
@@ -105,6 +118,9 @@ pub(super) struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) context_threshold: Option<f32>,
     pub(super) labels: Labels,
+    pub(super) insert: Insert,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tune_share: Option<f64>,
     pub(super) store: &'static str,
     pub(super) orders: u32,
     pub(super) seed: u64,
@@ -135,20 +151,36 @@ struct RowChosen<'a> {
 }
 
 impl Report {
-    /// `nearest` is what the curve's replay decided, `service` what the service did in the file's order.
+    /// `nearest` is what the curve's replay decided, `replayed` what each threshold's own replay did where only misses
+    /// were stored, `service` what the service did in the file's order.
     pub(super) fn of(
         config: Config,
         rows: &[Row],
         nearest: &[Decision],
+        replayed: Option<&Replayed>,
         service: &[Decision],
         orders: Vec<OrderReport>,
     ) -> Self {
         let balance = Balance::of(rows);
-        let scored: Vec<Scored> = rows.iter().zip(nearest).map(|(row, decision)| scored(row, rows, decision)).collect();
+        let scored = scored(rows, nearest);
         let sweep = Sweep::of(&scored);
         let is_stream = config.shape == Shape::Stream;
         let served = || Some(ServedAt { at_1: sweep.served_at(0.01)?, at_5: sweep.served_at(0.05)? });
-        let c_at = || BUDGETS.iter().map(|(name, error_max)| (*name, sweep.right_at(*error_max))).collect();
+        let right_at = |error_max| match replayed {
+            Some(replayed) => replayed.right_at(error_max),
+            None => sweep.right_at(error_max),
+        };
+        let c_at = || BUDGETS.iter().map(|(name, error_max)| (*name, right_at(*error_max))).collect();
+        let chosen = orders.first().map(|order| order.chosen.clone()).unwrap_or_default();
+        let held_out = |share| {
+            let first = held_out::first(rows.len(), share);
+            let budgets = chosen.iter().map(|chosen| chosen.max_error);
+            let held_out = budgets.map(|max_error| match replayed {
+                Some(replayed) => HeldOut::of_replayed(max_error, replayed, rows.len(), first),
+                None => HeldOut::of(max_error, &scored, first),
+            });
+            held_out.collect()
+        };
         let mut took: Vec<Duration> = service.iter().filter_map(|decision| decision.took).collect();
         took.sort_unstable();
         Self {
@@ -159,14 +191,17 @@ impl Report {
             auc: if is_stream { None } else { sweep.auc() },
             served: if is_stream { None } else { served() },
             c_at: (is_stream && balance.is_known()).then(c_at),
-            chosen: orders.first().map(|order| order.chosen.clone()).unwrap_or_default(),
+            confidence: CONFIDENCE,
+            held_out: config.tune_share.filter(|_| balance.is_known()).map(held_out),
+            chosen,
             by_kind: by_kind(rows, service),
             misses: misses(service),
             p50_us: percentile_us(&took, 50),
             p99_us: percentile_us(&took, 99),
             orders: if orders.len() > 1 { orders } else { Vec::new() },
             config,
-            curve: sweep.points(balance.is_known()),
+            curve: replayed
+                .map_or_else(|| sweep.points(balance.is_known()), |replayed| replayed.points(balance.is_known())),
         }
     }
 }
@@ -175,11 +210,12 @@ impl Chosen {
     pub(super) fn of(max_error: f64, rows: &[Row], decisions: &[Decision]) -> Self {
         let mut total = KindReport::default();
         rows.iter().zip(decisions).for_each(|(row, decision)| total.count(row, rows, decision));
-        let KindReport { n, hits, correct, wrong } = total;
-        let error_rate = Balance::of(rows).is_known().then(|| ratio(wrong, n));
+        let is_labelled = Balance::of(rows).is_known();
+        let KindReport { n, hits, correct, wrong, error_rate, error_rate_interval } = total.with_rates(is_labelled);
         let explored = decisions.iter().filter(|decision| decision.reason == Some(Reason::Explore)).count();
         let audited = decisions.iter().filter(|decision| decision.is_audited).count();
-        Self { max_error, hits, correct, wrong, hit_rate: ratio(hits, n), error_rate, explored, audited }
+        let hit_rate = ratio(hits, n);
+        Self { max_error, hits, correct, wrong, hit_rate, error_rate, error_rate_interval, explored, audited }
     }
 }
 
@@ -191,6 +227,12 @@ impl KindReport {
         self.hits += 1;
         self.correct += usize::from(is_right == Some(true));
         self.wrong += usize::from(is_right == Some(false));
+    }
+
+    fn with_rates(self, is_labelled: bool) -> Self {
+        let Self { n, wrong, .. } = self;
+        let error_rate = is_labelled.then(|| ratio(wrong, n));
+        Self { error_rate, error_rate_interval: is_labelled.then(|| interval(wrong, n)), ..self }
     }
 }
 
@@ -209,6 +251,8 @@ impl Config {
             context: args.context,
             context_threshold: (args.context == Context::Semantic).then_some(args.context_threshold),
             labels: args.labels,
+            insert: args.insert,
+            tune_share: args.tune_share,
             store: "local",
             orders: args.orders,
             seed: args.seed,
@@ -238,8 +282,13 @@ impl<'a> RowReport<'a> {
     }
 }
 
-fn scored(row: &Row, rows: &[Row], nearest: &Decision) -> Scored {
-    Scored { score: nearest.score, is_right: row.is_right(nearest.served.map(|number| &rows[number])) }
+/// What a replay found for each row.
+pub(super) fn scored(rows: &[Row], found: &[Decision]) -> Vec<Scored> {
+    let scored = |(row, found): (&Row, &Decision)| Scored {
+        score: found.score,
+        is_right: row.is_right(found.served.map(|number| &rows[number])),
+    };
+    rows.iter().zip(found).map(scored).collect()
 }
 
 fn by_kind(rows: &[Row], decisions: &[Decision]) -> BTreeMap<String, KindReport> {
@@ -249,6 +298,8 @@ fn by_kind(rows: &[Row], decisions: &[Decision]) -> BTreeMap<String, KindReport>
             kinds.entry(kind.clone()).or_default().count(row, rows, decision);
         }
     }
+    let is_labelled = Balance::of(rows).is_known();
+    kinds.values_mut().for_each(|kind| *kind = kind.with_rates(is_labelled));
     kinds
 }
 
@@ -323,9 +374,15 @@ mod tests {
         let chosen = Chosen::of(0.01, &rows, &decisions);
         assert_eq!((chosen.hits, chosen.correct, chosen.wrong), (3, 1, 1));
         assert_eq!((chosen.hit_rate, chosen.error_rate), (0.75, Some(0.25)));
+        let bounds = chosen.error_rate_interval.map(|bounds| bounds.map(|bound| (bound * 1000.0).round()));
+        assert_eq!(bounds, Some([67.0, 610.0]));
         let kinds = by_kind(&rows, &decisions);
         let seen: Vec<_> = kinds.iter().map(|(kind, k)| (kind.as_str(), k.n, k.hits, k.correct, k.wrong)).collect();
         assert_eq!(seen, [("k", 2, 1, 1, 0), ("l", 2, 2, 0, 1)]);
+        assert_eq!(kinds["l"].error_rate, Some(0.5));
+        assert!(kinds["k"].error_rate_interval.is_some_and(|[lower, upper]| lower == 0.0 && upper > 0.5));
+        let unlabelled = Chosen::of(0.01, &rows[3..], &decisions[..1]);
+        assert_eq!((unlabelled.error_rate, unlabelled.error_rate_interval), (None, None));
         assert_eq!(misses(&decisions), [("empty", 1)].into());
         let line =
             serde_json::to_string(&RowReport::of(&rows[2], &rows, &hit, [(0.01, &miss)].into_iter())).expect("JSON");

@@ -4,8 +4,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::args::Shape;
+use super::args::{Insert, Shape};
 use super::curve::Point;
+use super::held_out::HeldOut;
 use super::report::{Chosen, KindReport, Report};
 
 /// The report as text.
@@ -19,8 +20,9 @@ impl Display for Table<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         head(f, self.0)?;
         quality(f, self.0)?;
-        curve(f, &self.0.curve)?;
+        curve(f, self.0)?;
         service(f, self.0)?;
+        held_out(f, self.0)?;
         kinds(f, self.0)
     }
 }
@@ -58,8 +60,13 @@ fn quality(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     Ok(())
 }
 
-fn curve(f: &mut Formatter<'_>, points: &[Point]) -> fmt::Result {
-    writeln!(f, "\ncurve (every row stored, the nearest served from a score up)")?;
+fn curve(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let points: &[Point] = &report.curve;
+    let stored = match (report.config.insert, report.config.shape) {
+        (Insert::Representatives, Shape::Stream) => "what was not served is stored",
+        _ => "every row stored",
+    };
+    writeln!(f, "\ncurve ({stored}, the nearest served from a score up)")?;
     if points.is_empty() {
         return writeln!(f, "no row has a candidate");
     }
@@ -67,17 +74,17 @@ fn curve(f: &mut Formatter<'_>, points: &[Point]) -> fmt::Result {
     let step = points.len().div_ceil(CURVE_LINES).max(1);
     let is_shown = |i: usize| i.is_multiple_of(step) || i + 1 == points.len();
     for (_, point) in points.iter().enumerate().filter(|(i, _)| is_shown(*i)) {
-        let error_rate = point.error_rate.map_or_else(|| "-".to_owned(), percent);
-        writeln!(f, "{:>12.4}{:>12}{:>12}", point.score, percent(point.hit_rate), error_rate)?;
+        writeln!(f, "{:>12.4}{:>12}{:>12}", point.score, percent(point.hit_rate), rate(point.error_rate))?;
     }
     Ok(())
 }
 
 fn service(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     writeln!(f, "\nservice (labels {})", report.config.labels)?;
+    let interval = interval_head(report);
     writeln!(
         f,
-        "{:>12}{:>8}{:>8}{:>8}{:>12}{:>12}{:>10}{:>10}",
+        "{:>12}{:>8}{:>8}{:>8}{:>12}{:>12}{interval:>18}{:>10}{:>10}",
         "max error", "hits", "right", "wrong", "hit rate", "error rate", "explored", "audited"
     )?;
     for chosen in &report.chosen {
@@ -94,24 +101,65 @@ fn service(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
 }
 
 fn chosen_line(f: &mut Formatter<'_>, chosen: &Chosen) -> fmt::Result {
-    let Chosen { max_error, hits, correct, wrong, hit_rate, error_rate, explored, audited } = chosen;
-    let error_rate = error_rate.map_or_else(|| "-".to_owned(), percent);
+    let Chosen { max_error, hits, correct, wrong, hit_rate, error_rate, error_rate_interval, explored, audited } =
+        chosen;
+    let (error_rate, interval) = (rate(*error_rate), bounds(*error_rate_interval));
     let hit_rate = percent(*hit_rate);
     writeln!(
         f,
-        "{max_error:>12}{hits:>8}{correct:>8}{wrong:>8}{hit_rate:>12}{error_rate:>12}{explored:>10}{audited:>10}"
+        "{max_error:>12}{hits:>8}{correct:>8}{wrong:>8}{hit_rate:>12}{error_rate:>12}{interval:>18}{explored:>10}{audited:>10}"
     )
+}
+
+fn held_out(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
+    let (Some(lines), Some(share)) = (&report.held_out, report.config.tune_share) else { return Ok(()) };
+    writeln!(f, "\nheld out (thresholds chosen on the first {}, scored on the rest)", percent(share))?;
+    let interval = interval_head(report);
+    writeln!(
+        f,
+        "{:>12}{:>10}{:>8}{:>8}{:>8}{:>8}{:>12}{interval:>18}{:>12}{interval:>18}{:>12}{interval:>18}",
+        "max error", "score", "rows", "hits", "right", "wrong", "hit rate", "C", "error rate"
+    )?;
+    for line in lines {
+        let HeldOut { max_error, score, n, hits, correct, wrong, .. } = line;
+        let score = score.map_or_else(|| "-".to_owned(), |score| format!("{score:.4}"));
+        write!(f, "{max_error:>12}{score:>10}{n:>8}{hits:>8}{correct:>8}{wrong:>8}")?;
+        for (rate, interval) in [
+            (line.hit_rate, line.hit_rate_interval),
+            (line.correct_rate, line.correct_rate_interval),
+            (line.error_rate, line.error_rate_interval),
+        ] {
+            write!(f, "{:>12}{:>18}", percent(rate), bounds(Some(interval)))?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
 }
 
 fn kinds(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
     if report.by_kind.is_empty() {
         return Ok(());
     }
-    writeln!(f, "\n{:>8}{:>8}{:>8}{:>8}  kind", "rows", "hits", "right", "wrong")?;
-    for (kind, KindReport { n, hits, correct, wrong }) in &report.by_kind {
-        writeln!(f, "{n:>8}{hits:>8}{correct:>8}{wrong:>8}  {kind}")?;
+    let interval = interval_head(report);
+    writeln!(f, "\n{:>8}{:>8}{:>8}{:>8}{:>12}{interval:>18}  kind", "rows", "hits", "right", "wrong", "error rate")?;
+    for (kind, KindReport { n, hits, correct, wrong, error_rate, error_rate_interval }) in &report.by_kind {
+        let (error_rate, interval) = (rate(*error_rate), bounds(*error_rate_interval));
+        writeln!(f, "{n:>8}{hits:>8}{correct:>8}{wrong:>8}{error_rate:>12}{interval:>18}  {kind}")?;
     }
     Ok(())
+}
+
+fn interval_head(report: &Report) -> String {
+    format!("{:.0} % interval", 100.0 * report.confidence)
+}
+
+fn bounds(interval: Option<[f64; 2]>) -> String {
+    let shown = |[lower, upper]: [f64; 2]| format!("{:.2} - {}", 100.0 * lower, percent(upper));
+    interval.map_or_else(|| "-".to_owned(), shown)
+}
+
+fn rate(rate: Option<f64>) -> String {
+    rate.map_or_else(|| "-".to_owned(), percent)
 }
 
 fn percent(share: f64) -> String {

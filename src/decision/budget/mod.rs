@@ -15,6 +15,7 @@ mod scale;
 pub mod tune;
 
 pub use bound::{Action, Bound, Decision, Report};
+pub use estimate::{wilson_lower, wilson_upper};
 pub use record::{EntryRecord, RecordSettings};
 pub use scale::Bin;
 

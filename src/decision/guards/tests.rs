@@ -32,6 +32,14 @@ fn what_differs() {
     check("Is the museum open in March?", "Is the museum open on December 3?", Reason::DateDiffers);
     check("Is \"March\" 12 a holiday?", "Is \"March\" 13 a holiday?", Reason::DateDiffers);
     check("What is the pH of 0.00001 M HCl?", "What is the pH of 0.00003 M HCl?", Reason::NumberDiffers);
+    check("What is 3.14159 squared?", "What is 3.14158 squared?", Reason::NumberDiffers);
+    check("Is -5 degrees cold?", "Is 5 degrees cold?", Reason::NumberDiffers);
+    check("Take .5 mg of it", "Take 5 mg of it", Reason::NumberDiffers);
+    check(
+        "Who made youtu.be/x and https://youtu.be/aB?",
+        "Who made youtu.be/x and https://youtu.be/ab?",
+        Reason::IdDiffers,
+    );
     check("What is the capital of Niger?", "What is the capital of Nigeria?", Reason::EntityDiffers);
     check(
         "Which capital has the river I like best\nParis",
@@ -40,6 +48,7 @@ fn what_differs() {
     );
     check("2024年3月12日的新闻", "2024年3月13日的新闻", Reason::DateDiffers);
     check("Where is order #K-20418?", "Where is order #K-20419?", Reason::IdDiffers);
+    check("Where is order #1-23?", "Where is order #12-3?", Reason::IdDiffers);
     check("Write to ada@example.com", "Write to bob@example.com", Reason::IdDiffers);
     check("Is this safe?", "Is this unsafe?", Reason::NegationDiffers);
     check("Renew it", "Don't renew it", Reason::NegationDiffers);

@@ -12,7 +12,7 @@ use super::super::App;
 use super::super::error::ApiError;
 use super::fields::CallersCache;
 use crate::decision::Role;
-use crate::templates::{MinedSlot, MinedTemplate, MinedTemplates};
+use crate::templates::{Cut, MinedSlot, MinedTemplate, MinedTemplates, Observed};
 use crate::wire::problem::Problem;
 
 /// The templates of a cache's entries.
@@ -21,8 +21,11 @@ pub(in super::super) struct TemplatesAnswer {
     cache: String,
     /// Entries that were looked at, at most some 20,000.
     entries: u64,
-    /// False if there are more entries, or more templates, than one answer counts.
+    /// False if there is more than one answer counts.
     complete: bool,
+    /// What there is more of: `entries`, `templates`, `slots` (in one text) or `values`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cut: Vec<&'static str>,
     /// Most frequent first.
     data: Vec<TemplateField>,
 }
@@ -47,6 +50,20 @@ pub(in super::super) struct SlotField {
     role: &'static str,
     /// The most frequent ones first.
     shapes: Vec<ShapeField>,
+    /// Absent where no two entries are equal but for its value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed: Option<ObservedField>,
+}
+
+/// What the stored answers say of a slot: advice for `[templates.roles]`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct ObservedField {
+    /// Different values whose answers were compared.
+    values: usize,
+    /// From 8 values on. `volatile`: the answers are the same. `echoed`: they differ in the value that they repeat.
+    /// `significant`: they differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    looks: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -76,9 +93,10 @@ pub(in super::super) async fn list(
     if let Some(name) = query.keys().next() {
         return Err(Problem::invalid(name, format!("{name}: unknown parameter")).into());
     }
-    let MinedTemplates { entries, complete, templates } = app.cache.mined_templates(&owner, limit).await?;
+    let MinedTemplates { entries, cut, templates } = app.cache.mined_templates(&owner, limit).await?;
     let data = templates.into_iter().map(TemplateField::from).collect();
-    Ok(Json(TemplatesAnswer { cache: owner.cache.to_string(), entries, complete, data }))
+    let cut: Vec<&str> = cut.into_iter().map(Cut::as_str).collect();
+    Ok(Json(TemplatesAnswer { cache: owner.cache.to_string(), entries, complete: cut.is_empty(), cut, data }))
 }
 
 impl From<MinedTemplate> for TemplateField {
@@ -88,9 +106,11 @@ impl From<MinedTemplate> for TemplateField {
 }
 
 impl From<MinedSlot> for SlotField {
-    fn from(MinedSlot { name, role, shapes }: MinedSlot) -> Self {
+    fn from(MinedSlot { name, role, shapes, observed }: MinedSlot) -> Self {
         let shapes = shapes.into_iter().map(|(shape, count)| ShapeField { shape, count }).collect();
-        Self { name, role: role.map_or("named", Role::as_str), shapes }
+        let observed =
+            observed.map(|Observed { values, looks }| ObservedField { values, looks: looks.map(Role::as_str) });
+        Self { name, role: role.map_or("named", Role::as_str), shapes, observed }
     }
 }
 

@@ -142,7 +142,10 @@ async fn templates_are_listed_without_their_values() {
     client.insert(&json!({"prompt": "nothing in a slot", "response": "x"})).await;
     let first = json!({
         "template": "Where is order {id} now?", "count": 2, "refilled": false,
-        "slots": [{"name": "id", "role": "echoed", "shapes": [{"shape": "#A-9", "count": 1}, {"shape": "#A9", "count": 1}]}],
+        "slots": [{
+            "name": "id", "role": "echoed", "shapes": [{"shape": "#A-9", "count": 1}, {"shape": "#A9", "count": 1}],
+            "observed": {"values": 2},
+        }],
     });
     let second = json!({
         "template": "Hi {name}, are {what} in?", "count": 1, "refilled": false,
@@ -160,6 +163,24 @@ async fn templates_are_listed_without_their_values() {
         let answer = client.get(&format!("/v1/caches/default/templates?{query}")).await;
         assert!(answer.refusal(400, "invalid_value").contains(param), "{query}");
     }
+}
+
+/// Advice only: nothing is served by it.
+#[tokio::test]
+async fn what_a_slot_looks_like_is_said_from_eight_values_on() {
+    let home = Home::with_config("[embed]\nmodel = \"external\"\ndimensions = 4");
+    let server = home.serve(&[]).await;
+    let client = server.client("sk-ada");
+    let asked = |n: u32| format!("Batch {n}: what is a quine?");
+    for n in 100..108 {
+        client.insert(&json!({"prompt": asked(n), "response": "A program."})).await;
+        let slot = &templates(&client).await["data"][0]["slots"][0];
+        let seen = [&slot["role"], &slot["observed"]["values"], &slot["observed"]["looks"]];
+        let values = if n == 100 { Value::Null } else { json!(n - 99) };
+        let looks = if n == 107 { json!("volatile") } else { Value::Null };
+        assert_eq!(seen, [&json!("significant"), &values, &looks], "{n}");
+    }
+    assert_eq!(client.find(&asked(108)).await.0, "miss");
 }
 
 /// A completion stays one, whatever value stands in it, whole or as a stream.

@@ -23,6 +23,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("rules", 4, "path"),
     ("tally", 4, "path"),
     ("templates::*", 4, "path"),
+    ("walk", 4, "path"),
     ("embed::candle::*", 4, "candle"),
     ("embed::model", 4, "candle"),
     ("store::local::*", 4, "local"),

@@ -1,8 +1,10 @@
-//! Models: which are there, are they what they should be, and what happens when they are not; and `eval`'s bad inputs.
+//! Models: which are there, are they what they should be, and what happens when they are not; and `eval`.
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+#[cfg(feature = "bundled-model")]
+use serde_json::Value;
 use serde_json::json;
 
 use crate::support::Home;
@@ -118,7 +120,63 @@ fn datasets_that_are_wrong_are_named_with_the_line() {
         let file = home.write("rows.jsonl", content);
         home.run(&["eval", shape, &file]).check(65, &[&file, line, word]);
     }
-    for args in [["--max-error", "2"], ["--labels", "all"], ["--orders", "0"]] {
+    for args in [
+        ["--max-error", "2"],
+        ["--labels", "all"],
+        ["--orders", "0"],
+        ["--insert", "some"],
+        ["--tune-share", "1"],
+        ["--tune-share", "0.5"],
+    ] {
         home.run(&[&["eval", "pairs", "x"][..], &args].concat()).check(64, &args);
+    }
+}
+
+/// A threshold for the second half of a stream, from its first half; with every row stored, and with misses only.
+#[cfg(feature = "bundled-model")]
+#[test]
+fn a_stream_is_measured_on_what_came_after() {
+    let home = Home::new();
+    let rows = [
+        ("a", "How do I reset my password?"),
+        ("a", "how do i reset my password"),
+        ("b", "What are your opening hours?"),
+        ("a", "How can I reset my password?"),
+        ("b", "What are your opening hours?"),
+        ("c", "Do you ship to Norway?"),
+    ];
+    let line = |(n, (class, text)): (usize, &(&str, &str))| {
+        format!("{}\n", json!({"id": n, "class": class, "text": text, "kind": "k"}))
+    };
+    let file = home.write("stream.jsonl", rows.iter().enumerate().map(line).collect::<String>());
+    let measured = |more: &[&str]| {
+        let args = ["eval", "stream", &file, "--json", "--max-error", "0.1", "--tune-share", "0.5"];
+        let finished = home.run(&[&args[..], more].concat());
+        finished.check(0, &[]);
+        serde_json::from_str::<Value>(&finished.stdout).expect("JSON")
+    };
+    for (insert, more) in [("all", &[][..]), ("representatives", &["--insert", "representatives"])] {
+        let report = measured(more);
+        assert_eq!((&report["config"]["insert"], &report["confidence"]), (&json!(insert), &json!(0.9)));
+        let held_out = &report["held_out"][0];
+        assert_eq!((&held_out["n"], &held_out["max_error"]), (&json!(3), &json!(0.1)), "{held_out}");
+        let count = |name: &str| held_out[name].as_u64().expect("a count");
+        assert_eq!(count("correct") + count("wrong"), count("hits"), "{held_out}");
+        assert!(count("correct") >= 1, "what is equal: {held_out}");
+        for (of, rate) in [(held_out, "correct_rate"), (held_out, "hit_rate"), (held_out, "error_rate")]
+            .into_iter()
+            .chain([(&report["chosen"][0], "error_rate"), (&report["by_kind"]["k"], "error_rate")])
+        {
+            let bounds = of[format!("{rate}_interval")].as_array().expect("two bounds");
+            let number = |value: &Value| value.as_f64().expect("a number");
+            assert!(number(&bounds[0]) <= number(&of[rate]) && number(&of[rate]) <= number(&bounds[1]), "{rate} {of}");
+        }
+        let curve = report["curve"].as_array().expect("points");
+        assert!(curve.iter().all(|point| point["hit_rate"].as_f64() > Some(0.0)), "{curve:?}");
+    }
+    let table = home.run(&["eval", "stream", &file, "--tune-share", "0.5"]);
+    table.check(0, &[]);
+    for words in ["held out", "90 % interval"] {
+        assert!(table.stdout.contains(words), "{}", table.stdout);
     }
 }

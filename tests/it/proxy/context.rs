@@ -52,17 +52,12 @@ async fn contexts_are_equal_by_default() {
 mod by_meaning {
     use super::super::{Setup, said};
     use super::{LOST, asked};
-    use crate::support::Reply;
 
     /// A provider that never says the same twice, behind a cache that matches contexts by meaning.
     async fn counting() -> Setup {
         let setup =
             Setup::with_config("", "[cache]\ncontext = \"semantic\"\nmax_error = 0.6\nmax_error_per_hit = 0.6").await;
-        let mut count = 0;
-        setup.upstream.answer_with(move |call| {
-            count += 1;
-            Reply::saying(&format!("answer {count}"), call)
-        });
+        setup.upstream.count_up();
         setup
     }
 

@@ -3,15 +3,11 @@
 use serde_json::json;
 
 use super::{Setup, and, ask, said};
-use crate::support::{Reply, until};
+use crate::support::until;
 
 async fn counting() -> Setup {
     let setup = Setup::start("").await;
-    let mut count = 0;
-    setup.upstream.answer_with(move |call| {
-        count += 1;
-        Reply::saying(&format!("answer {count}"), call)
-    });
+    setup.upstream.count_up();
     setup
 }
 

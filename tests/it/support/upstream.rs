@@ -71,6 +71,15 @@ impl Upstream {
         *self.desk.script.lock() = Box::new(script);
     }
 
+    /// From now on it never says the same twice: `answer 1`, `answer 2`, …
+    pub fn count_up(&self) {
+        let mut count = 0;
+        self.answer_with(move |call| {
+            count += 1;
+            Reply::saying(&format!("answer {count}"), call)
+        });
+    }
+
     /// What an Anthropic client would be given.
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)

@@ -5,24 +5,38 @@ use super::{Found, Kind, Source, Value, digits, token_after};
 pub(super) fn read(source: &Source<'_>, at: usize) -> Found {
     let token = source.tokens[at];
     let bytes = source.text.as_bytes();
-    let length = bytes[token.start..]
-        .iter()
-        .take(LONGEST)
-        .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-        .count();
-    let whole = source.text[token.start..token.start + length].trim_end_matches(['-', '_', '.']);
+    let rest = &bytes[token.start..];
+    let bare = |length: usize| source.text[token.start..token.start + length].trim_end_matches(['-', '_', '.']);
+    let length = run(&rest[..rest.len().min(LOOKED_AT)]);
+    let whole = bare(length);
     let is_marked = token.start > 0 && bytes[token.start - 1] == b'#';
     if !is_marked && !whole.bytes().any(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let is_id = is_marked && !whole.is_empty() || is_uuid(whole) || is_version(whole) || is_code(whole);
     is_id.then(|| {
+        // What it is shows early; which one it is may show at the very end.
+        let whole = if length < LOOKED_AT { whole } else { bare(run(rest)) };
         let end = token.start + whole.len();
         let start = if is_marked { token.start - 1 } else { token.start };
-        let canonical = whole.bytes().filter(|byte| *byte != b'-' && *byte != b'_');
-        let canonical = canonical.map(|byte| char::from(byte.to_ascii_lowercase())).collect();
-        (Value::new(Kind::Id, start, end, canonical), token_after(source, at, end))
+        (Value::new(Kind::Id, start, end, canonical(whole)), token_after(source, at, end))
     })
+}
+
+/// In small letters and without marks, but for those between two digits: `1-23` is not `12-3`. A UUID has its marks at
+/// the same places always.
+fn canonical(whole: &str) -> String {
+    let bytes = whole.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let has_free_marks = !is_uuid(whole);
+    let is_kept = |at: usize| has_free_marks && at > 0 && is_digit(at - 1) && is_digit(at + 1);
+    let kept = bytes.iter().enumerate().filter(|(at, byte)| !matches!(byte, b'-' | b'_') || is_kept(*at));
+    kept.map(|(_, byte)| char::from(byte.to_ascii_lowercase())).collect()
+}
+
+/// How many bytes may be of an identifier.
+fn run(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')).count()
 }
 
 fn is_uuid(whole: &str) -> bool {
@@ -59,4 +73,5 @@ fn is_code(whole: &str) -> bool {
     is_hex || is_ticket || starts_with_number && letters >= 2 && digits >= 4 && !whole.contains(['-', '.'])
 }
 
-const LONGEST: usize = 80;
+/// Bytes that tell an identifier from something else.
+const LOOKED_AT: usize = 80;

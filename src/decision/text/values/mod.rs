@@ -5,6 +5,7 @@
 //! consumes what it read, so the scan is linear in the text.
 
 mod date;
+mod decimal;
 mod id;
 mod name;
 mod number;

@@ -1,5 +1,6 @@
 //! Numbers in digits and in words, with their units.
 
+use super::decimal::Decimal;
 use super::{Found, Kind, Source, Value, digits, token_after};
 use crate::decision::text::lexicon::{NumberWord, Unit};
 use crate::decision::text::token::Token;
@@ -10,21 +11,24 @@ pub(super) fn read(source: &Source<'_>, at: usize) -> Found {
 }
 
 fn in_digits(source: &Source<'_>, at: usize) -> Found {
-    let start = source.tokens[at].start;
-    let (mut number, mut end) = decimal(source, start)?;
+    let token = source.tokens[at].start;
+    let (mut number, mut end) = decimal(source, token);
+    let start = start(source.text, token);
     if let Some((divisor, after)) = fraction(source.text.as_bytes(), end) {
-        (number, end) = (number / divisor, after);
+        number.divide(divisor);
+        end = after;
     }
     let rest = &source.text[end..];
     let mut ordinal = false;
     // Letters written right behind the digits: a power, an ordinal's ending or a unit, or else it is a name.
     let letters = rest.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(rest.len());
     let mut unit = None;
+    let mut zeros = 0;
     match &rest[..letters] {
         "" => {}
-        "k" | "K" => (number, end) = (number * 1e3, end + 1),
-        "M" | "mn" => (number, end) = (number * 1e6, end + letters),
-        "bn" | "B" => (number, end) = (number * 1e9, end + letters),
+        "k" | "K" => (zeros, end) = (3, end + 1),
+        "M" | "mn" => (zeros, end) = (6, end + letters),
+        "bn" | "B" => (zeros, end) = (9, end + letters),
         "st" | "nd" | "rd" | "th" | "er" | "e" => (ordinal, end) = (true, end + letters),
         suffix => {
             let word = source.lexicon.word(source.language, crate::decision::text::word::WordHash::of(suffix));
@@ -35,22 +39,30 @@ fn in_digits(source: &Source<'_>, at: usize) -> Found {
     let mut next = token_after(source, at, end);
     if letters == 0 {
         while let Some((power, after)) = power(source, next, end) {
-            (number, end, next) = (number * power, after, next + 1);
+            (zeros, end, next) = (zeros + power, after, next + 1);
         }
     }
+    number.shift(zeros);
     if unit.is_none() && !ordinal {
         (unit, end) = unit_behind(source, next, end);
     }
-    if let Some((currency, begin)) = currency_before(source, start) {
-        return Some(value(source, (begin, end), number, Some(currency), at));
+    let currency = currency_before(source, start);
+    let mut begin = currency.map_or(start, |(_, begin)| begin);
+    let mut canonical = number.canonical();
+    if let Some(sign) = sign_before(source.text, begin) {
+        canonical.insert(0, '-');
+        begin = sign;
+    }
+    if let Some((currency, _)) = currency {
+        return Some(value(source, (begin, end), canonical, Some(currency), at));
     }
     if ordinal {
-        let mut ordinal = value(source, (start, end), number, None, at);
-        ordinal.0.canonical.push('.');
+        canonical.push('.');
+        let mut ordinal = value(source, (begin, end), canonical, None, at);
         ordinal.0.is_soft = true;
         return Some(ordinal);
     }
-    Some(value(source, (start, end), number, unit, at))
+    Some(value(source, (begin, end), canonical, unit, at))
 }
 
 /// English number words, and single ones of other languages.
@@ -77,7 +89,7 @@ fn in_words(source: &Source<'_>, at: usize) -> Found {
                 (current, is_soft) = (current + number, false);
             }
             Some(NumberWord::Soft(number)) if next == at => current = number,
-            Some(NumberWord::Power(power)) if current > 0.0 && next > at => {
+            Some(NumberWord::Power(power)) if current > 0.0 && next > at && total + current * power < EXACT_BELOW => {
                 current *= power;
                 if power >= 1000.0 {
                     (total, current) = (total + current, 0.0);
@@ -92,40 +104,66 @@ fn in_words(source: &Source<'_>, at: usize) -> Found {
         return None;
     }
     let (unit, end) = unit_behind(source, next, end);
-    let mut value = value(source, (source.tokens[at].start, end), total + current, unit, at);
+    let number = format!("{}", total + current);
+    let mut value = value(source, (source.tokens[at].start, end), number, unit, at);
     value.0.is_soft = is_soft && unit.is_none();
     Some(value)
 }
 
-/// Digits with group marks and a decimal mark at `start`; and the end.
-fn decimal(source: &Source<'_>, start: usize) -> Option<(f64, usize)> {
+/// Where a number begins whose first digit is at `token`: `.5` with its mark.
+fn start(text: &str, token: usize) -> usize {
+    let before = text[..token].strip_suffix('.').map(|before| before.strip_suffix(is_minus).unwrap_or(before));
+    token - usize::from(before.is_some_and(may_begin))
+}
+
+/// Where the minus sign of what begins at `start` stands, if it has one: `-5`, but not `3-5` or `A-5`.
+fn sign_before(text: &str, start: usize) -> Option<usize> {
+    let before = text[..start].strip_suffix(is_minus)?;
+    may_begin(before).then_some(before.len())
+}
+
+/// Whether a sign or a decimal mark behind this belongs to the number behind it.
+fn may_begin(before: &str) -> bool {
+    let last = before.chars().next_back();
+    last.is_none_or(|letter| letter.is_whitespace() || matches!(letter, '(' | '[' | '=' | '$' | '€' | '£'))
+}
+
+fn is_minus(letter: char) -> bool {
+    matches!(letter, '-' | '−' | '–')
+}
+
+/// Digits with group marks and a decimal mark at `token`; and the end.
+fn decimal(source: &Source<'_>, token: usize) -> (Decimal, usize) {
     let bytes = source.text.as_bytes();
     let mut plain = String::with_capacity(16);
-    let mut end = start + digits(bytes, start);
-    plain.push_str(&source.text[start..end]);
+    let mut end = token + digits(bytes, token);
+    plain.push_str(&source.text[token..end]);
+    if start(source.text, token) < token {
+        let scale = plain.len();
+        return (Decimal::new(plain, scale), end);
+    }
     let comma_is_decimal = source.language.has_decimal_comma();
-    let mut groups = 0;
+    let (mut groups, mut scale) = (0, 0);
     while let Some(mark) = bytes.get(end).filter(|mark| matches!(mark, b',' | b'.')) {
         let length = digits(bytes, end + 1);
         let is_decimal_mark = (*mark == b',') == comma_is_decimal;
-        let is_group = length == 3 && (!is_decimal_mark || groups > 0) && end - start <= 3 + 4 * groups;
+        let is_group = length == 3 && (!is_decimal_mark || groups > 0) && end - token <= 3 + 4 * groups;
         if is_group {
             plain.push_str(&source.text[end + 1..end + 4]);
             (end, groups) = (end + 4, groups + 1);
         } else if length > 0
             && (is_decimal_mark || groups > 0 || length != 3)
             && !has_mark_behind(bytes, end + 1 + length, *mark)
-            && !has_mark_before(bytes, start, *mark)
+            && !has_mark_before(bytes, token, *mark)
         {
-            plain.push('.');
             plain.push_str(&source.text[end + 1..end + 1 + length]);
-            end += 1 + length;
+            (end, scale) = (end + 1 + length, length);
             break;
         } else {
             break;
         }
     }
-    Some((plain.parse().ok()?, end))
+    (Decimal::new(plain, scale), end)
 }
 
 /// `1,2,3` is a list.
@@ -138,19 +176,20 @@ fn has_mark_before(bytes: &[u8], start: usize, mark: u8) -> bool {
 }
 
 /// `/4` behind a number.
-fn fraction(bytes: &[u8], end: usize) -> Option<(f64, usize)> {
+fn fraction(bytes: &[u8], end: usize) -> Option<(u16, usize)> {
     let length = digits(bytes, end + 1);
     let is_fraction =
         bytes.get(end) == Some(&b'/') && (1..=3).contains(&length) && bytes.get(end + 1 + length) != Some(&b'/');
-    let divisor: f64 =
+    let divisor: u16 =
         is_fraction.then(|| std::str::from_utf8(&bytes[end + 1..end + 1 + length]).ok()?.parse().ok()).flatten()?;
-    (divisor > 0.0).then_some((divisor, end + 1 + length))
+    (divisor > 0).then_some((divisor, end + 1 + length))
 }
 
-fn power(source: &Source<'_>, next: usize, end: usize) -> Option<(f64, usize)> {
+/// The zeros of a word like "thousand", and where it ends.
+fn power(source: &Source<'_>, next: usize, end: usize) -> Option<(usize, usize)> {
     let token = source.tokens.get(next).filter(|token| token.start <= end + 1)?;
     match token.word.number {
-        Some(NumberWord::Power(power)) => Some((power, token.end)),
+        Some(NumberWord::Power(power)) => Some((power.log10().round() as usize, token.end)),
         _ => None,
     }
 }
@@ -190,7 +229,7 @@ fn currency_before(source: &Source<'_>, start: usize) -> Option<(Unit, usize)> {
 fn value(
     source: &Source<'_>,
     (start, end): (usize, usize),
-    number: f64,
+    canonical: String,
     unit: Option<Unit>,
     at: usize,
 ) -> (Value, usize) {
@@ -200,15 +239,10 @@ fn value(
         Some(unit) if source.lexicon.unit_name(unit) == "percent" => Kind::Percent,
         Some(_) => Kind::Quantity,
     };
-    let is_tiny = number.abs() < TINY;
-    let rounded = if is_tiny { number } else { (number * ROUNDING).round() / ROUNDING };
-    let mut value = Value::new(kind, start, end, format!("{rounded}"));
+    let mut value = Value::new(kind, start, end, canonical);
     value.unit = unit;
     (value, token_after(source, at, end))
 }
 
-/// A third is written with more or fewer digits.
-const ROUNDING: f64 = 1e4;
-
-/// Below this every digit counts.
-const TINY: f64 = 1e-2;
+/// Below this every whole number, and every half of one, is an `f64`.
+const EXACT_BELOW: f64 = 4_503_599_627_370_496.0;

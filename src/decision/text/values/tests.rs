@@ -49,11 +49,50 @@ fn canonical_forms() {
     check("run `ls -l`", &[(Kind::Code, "ls -l")]);
     check("Hello Ada, how are you?", &[(Kind::Name, "ada")]);
     check("which one", &[(Kind::Number, "1")]);
+    check(
+        "it is -5 or −5, not 3-5",
+        &[(Kind::Number, "-5"), (Kind::Number, "-5"), (Kind::Number, "3"), (Kind::Number, "5")],
+    );
+    check("-$5 and (-1.50)", &[(Kind::Money, "-5"), (Kind::Number, "-1.5")]);
+    check("take .5 mg or -.25 mg. 5 times", &[(Kind::Quantity, "0.5"), (Kind::Quantity, "-0.25"), (Kind::Number, "5")]);
+    check("1/3 or 2/6 or 1.5/4", &[(Kind::Number, "1/3"), (Kind::Number, "1/3"), (Kind::Number, "0.375")]);
+    check("see https://www.Example.com/Ab?Q=1#c", &[(Kind::Url, "example.com/Ab?Q=1#c")]);
+}
+
+/// Whatever the length, the last digit or letter counts.
+#[test]
+fn canonical_forms_are_exact() {
+    fn check(a: &str, b: &str, equal: bool) {
+        let [a, b] = [a, b].map(|text| (text, read(text)));
+        let counts = (a.1.len(), b.1.len());
+        assert_eq!(counts, (1, 1), "{} and {}", a.0, b.0);
+        assert_eq!(a.1[0].equals(&b.1[0]), equal, "{} and {}", a.0, b.0);
+    }
+    check("pi is 3.14159265", "pi is 3.14159266", false);
+    check("a mass of 1.00001 kg", "a mass of 1.00002 kg", false);
+    check("0.1 of it", "0.10000000000000001 of it", false);
+    check("9,007,199,254,740,992 grains", "9,007,199,254,740,993 grains", false);
+    check("9007199254.740992 billion grains", "9007199254.740993 billion grains", false);
+    check("1/3 of it", "0.3333 of it", false);
+    check("1/8 of it", "0.125 of it", true);
+    check("1.50 million", "1,500,000", true);
+    let long = |end: &str| {
+        [
+            format!("see https://example.com/{}{end} now", "a/".repeat(400)),
+            format!("edit /{}{end} now", "a/".repeat(400)),
+            format!("order #{}{end} now", "A1".repeat(100)),
+            format!("mail {}@example.{}{end} now", "a".repeat(200), "b".repeat(200)),
+        ]
+    };
+    for (a, b) in long("x").iter().zip(&long("y")) {
+        check(a, b, false);
+        check(a, a, true);
+    }
 }
 
 #[test]
 fn a_megabyte_is_read_in_linear_time() {
-    for part in ["\"a ", "`", "```a ", "1.", "1,", "/a", "a@", "«x", "two ", "#1-", "3/"] {
+    for part in ["\"a ", "`", "```a ", "1.", "1,", "/a", "a@", "«x", "two ", "#1-", "3/", ".5", "-1 ", "billion "] {
         assert!(read(&part.repeat(100_000 / part.len())).len() < 100_000, "{part}");
     }
 }

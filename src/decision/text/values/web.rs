@@ -6,23 +6,27 @@ pub(super) fn read(source: &Source<'_>, at: usize) -> Found {
     let token = source.tokens[at];
     let text = source.text;
     let start = start(text, token.start);
-    let chunk = chunk(text, start);
-    if !chunk.bytes().any(|byte| matches!(byte, b'@' | b'/' | b'\\' | b':' | b'.')) {
+    let short = chunk(text, start, LOOKED_AT);
+    if !short.bytes().any(|byte| matches!(byte, b'@' | b'/' | b'\\' | b':' | b'.')) {
         return None;
     }
-    let lower = || chunk.to_ascii_lowercase();
-    let (kind, canonical) = if is_url(chunk) {
-        let lower = lower();
-        let bare = lower.split_once("://").map_or(lower.as_str(), |(_, rest)| rest);
-        (Kind::Url, bare.trim_start_matches("www.").trim_end_matches('/').to_owned())
-    } else if is_email(chunk) {
-        (Kind::Email, lower())
-    } else if is_network_address(chunk) {
-        (Kind::Id, lower())
-    } else if is_path(chunk) {
-        (Kind::Path, chunk.to_owned())
+    let kind = if is_url(short) {
+        Kind::Url
+    } else if is_email(short) {
+        Kind::Email
+    } else if is_network_address(short) {
+        Kind::Id
+    } else if is_path(short) {
+        Kind::Path
     } else {
         return None;
+    };
+    // What it is shows early; which one it is may show at the very end.
+    let chunk = chunk(text, start, usize::MAX);
+    let canonical = match kind {
+        Kind::Url => bare_url(chunk),
+        Kind::Path => chunk.to_owned(),
+        _ => chunk.to_ascii_lowercase(),
     };
     let end = start + chunk.len();
     Some((Value::new(kind, start, end, canonical), token_after(source, at, end)))
@@ -41,14 +45,22 @@ fn start(text: &str, at: usize) -> usize {
 }
 
 /// Printable ASCII from `start` on, without the punctuation that closes it.
-fn chunk(text: &str, start: usize) -> &str {
+fn chunk(text: &str, start: usize, longest: usize) -> &str {
     let rest = &text.as_bytes()[start..];
     let length = rest
         .iter()
-        .take(LONGEST)
+        .take(longest)
         .take_while(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'|'))
         .count();
     text[start..start + length].trim_end_matches(['.', ',', ';', ':', '!', '?', ')', ']', '\'', '*'])
+}
+
+/// Without scheme, `www.` and the slash at the end; only the host's letters are the same in either case.
+fn bare_url(url: &str) -> String {
+    let bare = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let (host, path) = bare.split_at(bare.find(['/', '?', '#']).unwrap_or(bare.len()));
+    let host = host.to_ascii_lowercase();
+    format!("{}{}", host.trim_start_matches("www."), path.trim_end_matches('/'))
 }
 
 fn is_url(chunk: &str) -> bool {
@@ -85,4 +97,5 @@ fn is_path(chunk: &str) -> bool {
     is_drive || starts && chunk.len() > 3 || slashes > 0 && has_file
 }
 
-const LONGEST: usize = 300;
+/// Bytes that tell an address from something else.
+const LOOKED_AT: usize = 300;
