@@ -66,6 +66,7 @@ mod tally;
 pub mod templates;
 
 pub mod embed;
+pub mod judge;
 pub mod store;
 #[cfg(feature = "server")]
 pub mod upstream;

@@ -153,7 +153,7 @@ pub(in super::super) async fn stats(
     CallersCache(owner): CallersCache,
 ) -> Json<StatsAnswer> {
     let (usage, did) = app.cache.stats(&owner);
-    let (learnt, policy) = (app.cache.learnt(&owner), app.cache.policy(&owner.cache));
+    let (learnt, policy) = (app.cache.learnt(&owner).await, app.cache.policy(&owner.cache));
     let report = learnt.as_ref().map(|learnt| learnt.report);
     let compared = learnt.as_ref().map(|learnt| learnt.compared).unwrap_or_default();
     Json(StatsAnswer {

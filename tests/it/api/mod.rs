@@ -3,6 +3,7 @@
 #[cfg(feature = "candle")]
 mod budget;
 mod isolation;
+mod judge;
 mod lifetime;
 #[cfg(feature = "candle")]
 mod meaning;
