@@ -199,3 +199,6 @@ impl Cache {
 
 /// Quarantined entries that are looked for at a time.
 const LOOKED_AT: usize = 1_000;
+
+#[cfg(test)]
+mod tests;

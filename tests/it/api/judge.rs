@@ -1,6 +1,9 @@
 //! A model judges: answers are compared in the background by whatever speaks OpenAI's format, and nothing that it says or
 //! fails to say reaches the caller. Template hits are weighed, so that no embedder is needed.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::support::{Client, Home, Llmock, Reply, Server, Upstream, completion, until, variable};
@@ -49,9 +52,11 @@ async fn a_model_says_whether_two_answers_say_the_same() {
     let home = Home::with_config(&config);
     let server = home.serve_with(&["--upstream", &format!("{}/v1", provider.url)], &[("JUDGE_KEY", "sk-judge")]).await;
     let client = server.client("sk-test");
-    for (name, expected) in [("Ada", [0, 0, 0]), ("Bob", [1, 0, 0]), ("Cem", [1, 1, 0]), ("Dan", [1, 1, 1])] {
+    let steps = [("Ada", [0, 0, 0]), ("Bob", [1, 0, 0]), ("Cem", [1, 1, 0]), ("Dan", [1, 1, 1])];
+    for (entries, (name, expected)) in (1..).zip(steps) {
         let answer = client.chat(&greeted(name)).await.check(200);
         assert_eq!(answer.header("x-nearhit-outcome"), "miss", "{name}");
+        client.wait_for_entries(entries).await;
         let [right, wrong, unknown] = expected;
         wait_for(&client, right, wrong, unknown).await;
     }
@@ -143,10 +148,34 @@ async fn a_template_hit_is_audited_and_barred_where_it_was_wrong() {
     assert_eq!(only.chat(&greeted("Kim")).await.check(200).outcome(), ("hit", "template"));
     assert!(audits(1).await && upstream.count() == usize::from(asked) + 1);
 
+    // Only so many audits are on their way at a time.
+    let open = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&open);
+    upstream.answer_with(move |_| {
+        let (reply, live) = Reply::live();
+        kept.lock().push(live);
+        reply
+    });
+    for n in 60..80 {
+        assert_eq!(client.chat(&greeted(&name(n))).await.check(200).outcome(), ("hit", "template"));
+    }
+    let metrics = server.admin().get("/metrics").await.check(200).text();
+    assert!(metrics.contains("nearhit_audits_total{result=\"left_out\"} 4\n"), "{metrics}");
+    until("the audits", async || (open.lock().len() == 16).then_some(())).await;
+    open.lock().clear();
+    upstream.answer_with(|call| Reply::saying("It takes a year.", call));
+
+    until("there is room for another", async || {
+        client.chat(&greeted("Zoe")).await.check(200);
+        audits(17).await.then_some(())
+    })
+    .await;
+    wait_for(&client, u64::from(asked) + 1, 0, 0).await;
+
     judge.answer_with(|call| Reply::saying("DIFFERENT", call));
     let hit = client.chat(&greeted("Lou")).await.check(200);
     assert_eq!(hit.outcome(), ("hit", "template"));
-    wait_for(&client, asked.into(), 1, 0).await;
+    wait_for(&client, u64::from(asked) + 1, 1, 0).await;
     // The fresh answer was another one: it is kept, and the entry answers no question of its template any more.
     until("the fresh answer", async || (only.chat(&greeted("Lou")).await.outcome() == ("hit", "exact")).then_some(()))
         .await;
@@ -196,5 +225,6 @@ async fn a_judge_that_is_not_there_is_named_before_the_start() {
     let server = home.serve(&[]).await;
     let ready = server.client("").get("/readyz").await.check(200).json();
     assert!(ready["degraded"].as_array().is_some_and(|parts| parts.contains(&json!("judge"))), "{ready}");
+    drop(server);
     home.serve_in_vain(&["--strict"]).check(78, &["NO_SUCH_KEY"]);
 }

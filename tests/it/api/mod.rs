@@ -4,6 +4,7 @@
 mod budget;
 mod isolation;
 mod judge;
+mod learned;
 mod lifetime;
 #[cfg(feature = "candle")]
 mod meaning;
