@@ -167,7 +167,7 @@ async fn a_template_hit_is_audited_and_barred_where_it_was_wrong() {
 
     until("there is room for another", async || {
         client.chat(&greeted("Zoe")).await.check(200);
-        audits(17).await.then_some(())
+        audits(18).await.then_some(())
     })
     .await;
     wait_for(&client, u64::from(asked) + 1, 0, 0).await;
