@@ -3,9 +3,11 @@
 //! Trouble with a part is a miss with a reason, never an error: whoever asks can always ask upstream instead. The
 //! exact tier needs no embedder, so it answers while the embedder is down. This file names no adapter.
 
+mod alike;
 mod learn;
 mod learned;
 mod near;
+mod records;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,15 +18,16 @@ use prometheus_client::registry::Registry;
 use crate::clock::Clock;
 use crate::decision::{
     Answer, CacheName, Embedding, Entry, EntryId, Fingerprint, Freshness, Guards, Life, Origin, Outcome, Partition,
-    Policy, Probability, Prompt, Reason, Similarity, Slots, Source, Template, Tenant, Terms, Tier,
+    Policy, Probability, Prompt, Reason, Similarity, Source, Tenant, Terms, Tier,
 };
 use crate::embed::{Asker, EmbedError, Embedder};
 use crate::metrics::Metrics;
 use crate::rules::{CacheRules, TurnReader};
 use crate::store::{Filter, Health, Owner, Removed, Store, StoreError, Usage};
 use crate::tally::{Counts, Tallies};
-use crate::templates::{self, TemplateSettings, Templates};
+use crate::templates::{TemplateSettings, Templates};
 
+pub use self::learn::Held;
 use self::learned::Learning;
 pub use self::learned::{Compared, Judged, Learnt};
 
@@ -159,7 +162,7 @@ pub struct Miss {
     /// The prompt's vector where it was made, so that an insert need not make it again.
     pub vector: Option<Embedding>,
     /// The best candidate, if it was not good enough: a fresh answer shows whether it would have been right.
-    pub judged: Option<Judged>,
+    pub judged: Option<Held>,
     /// What would have been served, if the cache did not only watch.
     pub shadow: Option<Box<Match>>,
 }
@@ -176,7 +179,7 @@ impl Miss {
 
     /// A hit of a cache that only watches.
     fn shadow(found: Match, vector: Option<Embedding>) -> Self {
-        let judged = found.judged;
+        let judged = found.judged.map(|judged| Held { judged, entry: Arc::clone(&found.entry) });
         Self { vector, judged, shadow: Some(Box::new(found)), ..Self::because(Reason::Audit) }
     }
 }
@@ -322,7 +325,9 @@ impl Cache {
     /// # Errors
     /// The store could not be changed.
     pub async fn remove(&self, filter: &Filter) -> Result<Removed, StoreError> {
-        self.parts.store.remove(filter).await
+        let removed = self.parts.store.remove(filter).await?;
+        self.forget_removed(filter);
+        Ok(removed)
     }
 
     /// Up to `limit` live entries in the order of their ids, after `cursor`; the id to go on from, if there are more.
@@ -424,7 +429,7 @@ impl Cache {
             match self.find_template(query, &fingerprint, &template, &slots).await {
                 // Of an answer that was wrong once nobody knows for which values it is right.
                 Ok(Exact::Found(found)) if self.is_doubted(&found.entry) => {}
-                Ok(Exact::Found(found)) => return Lookup::Hit(vec![found]),
+                Ok(Exact::Found(found)) => return self.weigh(query, found),
                 Ok(Exact::Stale) => stale = Some(Reason::Expired),
                 Ok(Exact::Absent) => {}
                 Err(miss) => return Lookup::Miss(miss),
@@ -454,32 +459,6 @@ impl Cache {
             return Ok(Exact::Stale);
         }
         Ok(Exact::Found(matched(Tier::Exact, entry, Similarity::new(1.0), now_ms)))
-    }
-
-    async fn find_template(
-        &self,
-        query: &Query,
-        fingerprint: &Fingerprint,
-        template: &Template,
-        named: &Slots,
-    ) -> Result<Exact, Miss> {
-        let Query { prompt, terms, .. } = query;
-        let now_ms = self.parts.clock.now_ms();
-        let asked = templates::Asked { prompt, fingerprint, template, named, terms, now_ms };
-        let found = self.templates.find(&asked, self.parts.store.as_ref(), &self.guards).await;
-        match found.map_err(|error| {
-            tracing::warn!(%error, "could not read the store");
-            Miss::because(Reason::StoreDown)
-        })? {
-            templates::Found::Entry(entry) => Ok(match self.objection(query, &entry, now_ms).await {
-                Ok(context) => {
-                    Exact::Found(Match { context, ..matched(Tier::Template, entry, Similarity::new(1.0), now_ms) })
-                }
-                Err(_) => Exact::Absent,
-            }),
-            templates::Found::Stale => Ok(Exact::Stale),
-            templates::Found::Absent => Ok(Exact::Absent),
-        }
     }
 
     /// The prompt's vector: the caller's, or the embedder's within the caller's patience.

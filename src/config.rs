@@ -3,6 +3,8 @@
 //! Parsing finds every problem at once, each named by where it stands and the value that stands there. A key that is
 //! not known is a problem: a misspelt limit would otherwise be no limit.
 
+mod judge;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use crate::server::{ServeSettings, Tenancy};
 use crate::store::{Durability, Limit, Limits, StoreSettings};
 use crate::templates::TemplateSettings;
 use crate::upstream::UpstreamSettings;
+use crate::upstream::judge::JudgeSettings;
 use crate::wire::{chat, controls};
 
 /// Everything that can be set.
@@ -32,6 +35,8 @@ pub struct Config {
     pub store: StoreSettings,
     pub embed: EmbedConfig,
     pub cache: CacheSettings,
+    /// The model that judges answers, where one is named.
+    pub judge: Option<JudgeSettings>,
     pub answer_bytes_max: usize,
     pub temperature_max: Option<f64>,
     /// Whether identical misses share one call upstream.
@@ -97,7 +102,7 @@ impl Config {
         default_data_dir: PathBuf,
     ) -> Result<Self, ConfigErrors> {
         let table: Table = text.parse().map_err(|error| ConfigErrors(vec![format!("{file}: {error}")]))?;
-        let mut reader = Reader { table, file, origins: HashMap::new(), problems: Vec::new() };
+        let mut reader = Reader { table, file, origins: HashMap::new(), problems: Vec::new(), has_judge_model: false };
         for over in overrides {
             reader.overrule(over);
         }
@@ -108,7 +113,10 @@ impl Config {
 
     fn read(from: &mut Reader<'_>, default_data_dir: PathBuf) -> Self {
         let data_dir = from.text("data_dir").map_or(default_data_dir, PathBuf::from);
+        let judge = from.judge_model();
+        from.has_judge_model = judge.is_some();
         Self {
+            judge,
             tenancy: from.word("tenancy", &[("per-key", Tenancy::PerKey), ("single", Tenancy::Single)]),
             serve: ServeSettings {
                 listen: from.address("serve.listen", 8080),
@@ -241,6 +249,7 @@ struct Reader<'a> {
     /// Where a value came from, where that is not the file.
     origins: HashMap<String, String>,
     problems: Vec<String>,
+    has_judge_model: bool,
 }
 
 impl Reader<'_> {
@@ -365,22 +374,10 @@ impl Reader<'_> {
         };
         let threshold = share("threshold").map_or(base.threshold, |least| Similarity::new(least as f32));
         let audit = share("audit").unwrap_or(base.audit);
-        let similarity = share("judge_similarity").map(|least| Similarity::new(least as f32));
         let shadow = self.read(&key("shadow"), "true or false", Value::as_bool).unwrap_or(base.shadow);
-        let words = ["off", "words", "embedding"];
-        let judge = match self
-            .read(&key("judge"), "one of off, words, embedding", |v| words.iter().find(|word| v.as_str() == Some(word)))
-        {
-            Some(&"words") => Judge::Words,
-            Some(&"embedding") => Judge::Embedding(similarity.unwrap_or(Similarity::new(JUDGE_SIMILARITY))),
-            Some(_) => Judge::Nobody,
-            None => match (base.judge, similarity) {
-                (Judge::Embedding(_), Some(similarity)) => Judge::Embedding(similarity),
-                (judge, _) => judge,
-            },
-        };
+        let judge = self.judge(section, base.judge);
         if audit > 0.0 && judge == Judge::Nobody {
-            self.problem(&key("audit"), "needs a judge: set judge to \"words\" or \"embedding\"");
+            self.problem(&key("audit"), "needs a judge: set judge to \"words\", \"embedding\" or \"model\"");
         }
         Policy { threshold, budget, shadow, judge, audit }
     }

@@ -17,14 +17,16 @@ use http::header::{ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTE
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{Body, BoxError, problem_response};
-use crate::cache::{Cache, Judged, Lookup, Match, Miss, Query};
-use crate::decision::{Attributes, Embedding, Fingerprint, Outcome, Prompt, Reason, Tenant, Tier};
+use crate::cache::{Cache, Held, Judged, Lookup, Match, Miss, Query};
+use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prompt, Reason, Tenant, Tier};
 use crate::flight::{Boarding, FlightKey, Flights, Landing};
+use crate::judge::PacedJudge;
 use crate::record::Keep;
 use crate::store::Owner;
 use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Completion, OWN_FIELDS, Surroundings};
@@ -75,12 +77,27 @@ struct Gate {
     settings: LayerSettings,
     tasks: TaskTracker,
     flights: Arc<Flights>,
+    judge: Option<Arc<PacedJudge>>,
+    /// A permit for each audit on its way.
+    audits: Arc<Semaphore>,
 }
 
 impl CacheLayer {
     /// `tasks` runs the storing of answers that have been sent; wait for it before the process ends.
     pub fn new(cache: Arc<Cache>, settings: LayerSettings, tasks: TaskTracker) -> Self {
-        Self { gate: Arc::new(Gate { cache, settings, tasks, flights: Arc::default() }) }
+        Self::with_judge(cache, settings, tasks, None)
+    }
+
+    /// The same with whoever judges where a cache's policy says [`Judge::Model`](crate::decision::Judge::Model).
+    pub fn with_judge(
+        cache: Arc<Cache>,
+        settings: LayerSettings,
+        tasks: TaskTracker,
+        judge: Option<Arc<PacedJudge>>,
+    ) -> Self {
+        let audits = Arc::new(Semaphore::new(AUDITS_MAX));
+        let flights = Arc::default();
+        Self { gate: Arc::new(Gate { cache, settings, tasks, flights, judge, audits }) }
     }
 }
 
@@ -129,6 +146,9 @@ struct Read {
     /// The bytes to forward.
     body: Bytes,
     only_if_cached: bool,
+    /// What the caller says of earlier answers.
+    feedback: Vec<(EntryId, bool)>,
+    owner: Option<Owner>,
     /// What it asks, or why that is not for the cache.
     asked: Result<Asked, Reason>,
 }
@@ -178,13 +198,18 @@ impl Gate {
     {
         let (mut parts, body) = request.into_parts();
         if parts.method != Method::POST || parts.uri.path() != CHAT_PATH {
+            // Nobody checks here what a call that is not for the cache says to it.
+            if let Ok(controls) = Controls::read(&parts.headers, None, None) {
+                self.hear(owner_of(&parts, &controls), controls.feedback);
+            }
             strip_own_headers(&mut parts.headers);
             return self.pass(inner, Request::from_parts(parts, Body::new(body)), Reason::NotCacheable).await;
         }
-        let Read { body, only_if_cached, asked } = match self.read(&parts, body).await {
+        let Read { body, only_if_cached, feedback, owner, asked } = match self.read(&parts, body).await {
             Ok(read) => read,
             Err(problem) => return Ok(problem_response(&problem)),
         };
+        self.hear(owner, feedback);
         strip_own_headers(&mut parts.headers);
         let forward = |body: Bytes| {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -198,7 +223,6 @@ impl Gate {
             }
             Err(reason) => return self.pass(inner, forward(body), reason).await,
         };
-        self.hear(&asked);
         let may_join = self.may_join(&asked);
         if may_join
             && !self.flights.is_empty()
@@ -222,7 +246,7 @@ impl Gate {
                     Some(found) => {
                         let response = hit_response(&asked.chat, &found);
                         if let Some(judged) = found.judged.filter(Judged::is_audited) {
-                            self.audit(inner, forward(body), asked, judged);
+                            self.audit(inner, forward(body), asked, Held { judged, entry: found.entry });
                         }
                         return Ok(response);
                     }
@@ -328,26 +352,46 @@ impl Gate {
         asked: Asked,
         status: StatusCode,
         vector: Option<Embedding>,
-        judged: Option<Judged>,
+        held: Option<Held>,
         is_audit: bool,
     ) -> Keep {
         let Asked { chat, controls, prompt } = asked;
-        let (cache, tasks) = (Arc::clone(&self.cache), self.tasks.clone());
+        let (cache, tasks, judge) = (Arc::clone(&self.cache), self.tasks.clone(), self.judge.clone());
         let answer_bytes_max = self.settings.answer_bytes_max;
-        Keep { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit, landing: None }
+        Keep {
+            cache,
+            tasks,
+            answer_bytes_max,
+            chat,
+            controls,
+            prompt,
+            vector,
+            status,
+            held,
+            judge,
+            is_audit,
+            landing: None,
+        }
     }
 
-    /// Asks upstream for an answer that was served already, in the background, to see whether it was right.
-    fn audit<S>(self: Arc<Self>, inner: S, request: Request<Body>, asked: Asked, judged: Judged)
+    /// Asks upstream for an answer that was served already, in the background, to see whether it was right; not if too
+    /// many are being asked for.
+    fn audit<S>(self: Arc<Self>, inner: S, request: Request<Body>, asked: Asked, held: Held)
     where
         S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
         S::Future: Send,
         S::Error: Send,
     {
+        let Ok(permit) = Arc::clone(&self.audits).try_acquire_owned() else {
+            return self.cache.metrics().audited("left_out");
+        };
+        self.cache.metrics().audited("begun");
         self.tasks.clone().spawn(async move {
+            // Until the answer is there: nobody waits for it.
+            let _permit = permit;
             let Ok(response) = call(inner, recordable(request)).await else { return };
             let status = response.status();
-            let response = self.keep(asked, status, None, Some(judged), true).record(response);
+            let response = self.keep(asked, status, None, Some(held), true).record(response);
             // Recorded as it passes: nobody else reads it.
             let mut body = pin!(response.into_body());
             while let Some(Ok(_)) = body.frame().await {}
@@ -355,11 +399,10 @@ impl Gate {
     }
 
     /// Takes what the caller says of earlier answers.
-    fn hear(&self, asked: &Asked) {
-        let scope = &asked.prompt.scope;
-        for (id, is_right) in asked.controls.feedback.clone() {
-            let cache = Arc::clone(&self.cache);
-            let owner = Owner { tenant: scope.tenant.clone(), cache: scope.cache.clone() };
+    fn hear(&self, owner: Option<Owner>, feedback: Vec<(EntryId, bool)>) {
+        let Some(owner) = owner else { return };
+        for (id, is_right) in feedback {
+            let (cache, owner) = (Arc::clone(&self.cache), owner.clone());
             self.tasks.spawn(async move {
                 match cache.feedback(&owner, id, is_right, None).await {
                     Ok(true) => {}
@@ -410,7 +453,9 @@ impl Gate {
         } else {
             bytes
         };
-        Ok(Read { body, only_if_cached: controls.only_if_cached, asked: self.asked(parts, chat, controls) })
+        let (only_if_cached, feedback) = (controls.only_if_cached, controls.feedback.clone());
+        let owner = owner_of(parts, &controls);
+        Ok(Read { body, only_if_cached, feedback, owner, asked: self.asked(parts, chat, controls) })
     }
 
     fn asked(&self, parts: &request::Parts, chat: ChatRequest, controls: Controls) -> Result<Asked, Reason> {
@@ -433,6 +478,12 @@ impl Gate {
         })?;
         Ok(Asked { chat, controls, prompt })
     }
+}
+
+/// Whose cache a call speaks of; nobody's without a tenant.
+fn owner_of(parts: &request::Parts, controls: &Controls) -> Option<Owner> {
+    let tenant = parts.extensions.get::<Tenant>()?.clone();
+    Some(Owner { tenant, cache: controls.cache.clone() })
 }
 
 async fn call<S: Service<Request<Body>>>(mut inner: S, request: Request<Body>) -> Result<S::Response, S::Error> {
@@ -577,6 +628,9 @@ fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, value: &str) {
 
 /// Longest time that is spent on reading what is refused.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// Audits on their way: each is a call upstream that no client waits for, and so no client slows down.
+const AUDITS_MAX: usize = 16;
 
 /// The path whose answers are cached.
 const CHAT_PATH: &str = "/v1/chat/completions";

@@ -68,6 +68,7 @@ pub mod templates;
 mod walk;
 
 pub mod embed;
+pub mod judge;
 pub mod store;
 #[cfg(feature = "server")]
 pub mod upstream;

@@ -28,6 +28,10 @@ pub struct Metrics {
     store: Family<StoreLabels, Gauge>,
     /// How far the caches keep their budgets, by the name of what it counts.
     budget: Family<StoreLabels, Gauge>,
+    /// Hits that were to be compared with a fresh answer.
+    audits: Family<StoredLabels, Counter>,
+    /// What a model said of two answers.
+    judged: Family<StoredLabels, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,9 +77,22 @@ impl Metrics {
             tokens_saved: Counter::default(),
             store: Family::default(),
             budget: Family::default(),
+            audits: Family::default(),
+            judged: Family::default(),
         };
-        let Self { lookups, lookup_seconds, embed_seconds, stored, entries, bytes, tokens_saved, store, budget } =
-            &metrics;
+        let Self {
+            lookups,
+            lookup_seconds,
+            embed_seconds,
+            stored,
+            entries,
+            bytes,
+            tokens_saved,
+            store,
+            budget,
+            audits,
+            judged,
+        } = &metrics;
         registry.register(
             "lookups",
             "Requests by outcome, tier of a hit, and reason of a miss or bypass",
@@ -111,6 +128,16 @@ impl Metrics {
             "How the caches keep their error budgets: caches over theirs, alarms, comparisons by verdict, entries barred",
             budget.clone(),
         );
+        registry.register(
+            "audits",
+            "Hits whose answer was to be asked for again: begun, or left out because too many were on their way",
+            audits.clone(),
+        );
+        registry.register(
+            "judged",
+            "Answers that a model was to compare: same, different, or why there is no verdict",
+            judged.clone(),
+        );
         metrics
     }
 
@@ -140,6 +167,15 @@ impl Metrics {
     /// `rule` is one of a fixed set of words.
     pub(crate) fn dropped(&self, rule: &'static str) {
         self.stored.get_or_create(&StoredLabels { result: Word(rule) }).inc();
+    }
+
+    /// `result` is one of a fixed set of words, as in [`judged`](Self::judged).
+    pub(crate) fn audited(&self, result: &'static str) {
+        self.audits.get_or_create(&StoredLabels { result: Word(result) }).inc();
+    }
+
+    pub(crate) fn judged(&self, result: &'static str) {
+        self.judged.get_or_create(&StoredLabels { result: Word(result) }).inc();
     }
 
     pub(crate) fn holds(&self, entries: u64, bytes: u64) {

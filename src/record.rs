@@ -15,10 +15,11 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio_util::task::TaskTracker;
 
 use crate::body::{Body, BoxError};
-use crate::cache::{Cache, Judged, NewEntry};
-use crate::compare::compare;
+use crate::cache::{Cache, Held, NewEntry};
+use crate::compare::Comparison;
 use crate::decision::{Admission, Embedding, Origin, Policy, Prompt};
 use crate::flight::Landing;
+use crate::judge::PacedJudge;
 use crate::store::Owner;
 use crate::wire::chat::{ChatRequest, Completion};
 use crate::wire::controls::Controls;
@@ -37,7 +38,9 @@ pub(crate) struct Keep {
     pub(crate) vector: Option<Embedding>,
     pub(crate) status: StatusCode,
     /// The candidate that the fresh answer is compared with.
-    pub(crate) judged: Option<Judged>,
+    pub(crate) held: Option<Held>,
+    /// Who says whether both say the same, where that is a model.
+    pub(crate) judge: Option<Arc<PacedJudge>>,
     /// Whether the candidate was served: the fresh answer is kept only if it is another one then.
     pub(crate) is_audit: bool,
     /// Lets others join until the answer is stored.
@@ -123,8 +126,20 @@ impl Keep {
     }
 
     fn store(self, completion: Completion, whole: bool) {
-        let Self { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit, landing } =
-            self;
+        let Self {
+            cache,
+            tasks,
+            answer_bytes_max,
+            chat,
+            controls,
+            prompt,
+            vector,
+            status,
+            held,
+            judge,
+            is_audit,
+            landing,
+        } = self;
         if let Some(reason) = cache.refuses(&prompt) {
             return cache.metrics().dropped(reason.as_str());
         }
@@ -137,7 +152,7 @@ impl Keep {
                     return cache.metrics().dropped("too_large");
                 }
                 let owner = Owner { tenant: prompt.scope.tenant.clone(), cache: prompt.scope.cache.clone() };
-                let fresh = answer.clone();
+                let (fresh, question) = (answer.clone(), prompt.text.clone());
                 let new = NewEntry {
                     origin: Origin::Request { body: origin, headers: prompt.scope.headers.clone() },
                     writer: prompt.scope.tenant.as_str().to_owned(),
@@ -152,8 +167,10 @@ impl Keep {
                 let flight = landing.and_then(Landing::hold);
                 tasks.spawn(async move {
                     let _joinable = flight;
-                    if let Some(judged) = judged.filter(|_| is_audit)
-                        && compare(&cache, &owner, &judged, &fresh, None).await != Some(false)
+                    let comparison =
+                        Comparison { cache: &cache, judge: judge.as_deref(), owner: &owner, question: &question };
+                    if let Some(held) = held.as_ref().filter(|_| is_audit)
+                        && comparison.of(held, &fresh, None).await != Some(false)
                     {
                         return;
                     }
@@ -168,8 +185,8 @@ impl Keep {
                             None
                         }
                     };
-                    if let Some(judged) = judged.filter(|_| !is_audit) {
-                        compare(&cache, &owner, &judged, &fresh, stored).await;
+                    if let Some(held) = held.as_ref().filter(|_| !is_audit) {
+                        comparison.of(held, &fresh, stored).await;
                     }
                 });
             }

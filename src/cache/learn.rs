@@ -6,17 +6,34 @@ use super::learned::{Judged, Learned, Learnt};
 use super::{Cache, embed};
 use crate::decision::budget::Budget;
 use crate::decision::budget::tune::{self, Recommendation};
-use crate::decision::{CacheName, Entry, EntryId, Similarity, Tenant, dot, normalise};
+use crate::decision::{
+    CacheName, Candidate, Entry, EntryId, Prompt, Question, Scope, Similarity, Template, Tenant, Terms, dot, normalise,
+};
 use crate::embed::Asker;
-use crate::store::{Owner, StoreError};
+use crate::store::{Filter, Owner, StoreError, Which};
+
+/// A candidate that was decided on, with what it answers.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub judged: Judged,
+    /// The entry as it was then; its answer stands around the question's value where it was refilled.
+    pub entry: Arc<Entry>,
+}
 
 impl Cache {
-    /// The entry that a decision was about, if it is still what it was.
+    /// Whether what a decision was about is still stored, with the answer that it had.
     ///
     /// # Errors
     /// The store could not be read.
-    pub async fn judged(&self, owner: &Owner, judged: &Judged) -> Result<Option<Arc<Entry>>, StoreError> {
-        Ok(self.parts.store.get(judged.entry).await?.filter(|entry| Owner::of(entry) == *owner))
+    pub async fn is_current(&self, held: &Held) -> Result<bool, StoreError> {
+        let Held { judged, entry: then } = held;
+        let now = self.parts.store.get(then.id).await?;
+        Ok(now.is_some_and(|now| {
+            let is_refilled = judged.is_by_template();
+            now.fingerprint.exact == then.fingerprint.exact
+                && now.life.created_ms == then.life.created_ms
+                && (is_refilled || now.answer == then.answer)
+        }))
     }
 
     /// Learns whether the candidate of an earlier lookup was right; `None` if nobody could tell. `stored` is the entry
@@ -48,8 +65,11 @@ impl Cache {
         match text.map(normalise) {
             None => learned.lock().hear(id, is_right),
             Some(text) if text == entry.text => learned.lock().hear_of_itself(id, is_right),
+            Some(text) if self.templates.is_alike(&entry, &text, &self.guards) => {
+                learned.lock().hear_of_template(id, is_right);
+            }
             Some(text) => {
-                if let Some(score) = self.score(&owner.tenant, &text, &entry).await {
+                if let Some(score) = self.score(&text, &entry).await {
                     learned.lock().hear_of(id, score, is_right);
                 }
             }
@@ -57,13 +77,20 @@ impl Cache {
         Ok(true)
     }
 
-    /// What the entry's answer scores as one to `text`; `None` if that cannot be said or it would not be served.
-    async fn score(&self, tenant: &Tenant, text: &str, entry: &Entry) -> Option<f64> {
+    /// What the entry's answer scores as one to `text`, as a lookup would score it; `None` if that cannot be said or it
+    /// would not be served.
+    async fn score(&self, text: &str, entry: &Arc<Entry>) -> Option<f64> {
         let (_, stored) = entry.place.as_ref()?;
         let embedder = self.parts.embedder.as_ref()?;
-        let vector = embed(embedder.as_ref(), text, Asker::background(tenant)).await.ok()?;
+        let scope = Scope::bare(entry.tenant.clone(), entry.cache.clone());
+        let (template, slots) = Template::split(&Prompt::new(scope, text, entry.vars.clone()));
+        let vector = embed(embedder.as_ref(), &template.text(), Asker::background(&entry.tenant)).await.ok()?;
         let similarity = Similarity::new(dot(vector.as_slice(), stored.as_slice()));
-        self.guards.appraise(&self.guards.read(text), &self.guards.read(&entry.text), similarity).ok()
+        let question = Question { text, slots: &slots, guards: &self.guards };
+        let candidates = [Candidate { entry: Arc::clone(entry), similarity }];
+        let policy = self.policy(&entry.cache);
+        let appraisal = policy.appraise(&question, &candidates, &Terms::default(), self.now_ms());
+        appraisal.accepted.first().map(|(_, score)| *score)
     }
 
     /// How similar two texts are; `None` if they cannot be embedded.
@@ -74,9 +101,40 @@ impl Cache {
         Some(Similarity::new(dot(a.as_slice(), b.as_slice())))
     }
 
-    /// What a cache learned of its errors; `None` where nothing was decided yet.
-    pub fn learnt(&self, owner: &Owner) -> Option<Learnt> {
-        self.learning.of(owner).map(|learned| learned.lock().learnt())
+    /// What a cache learned of its errors; `None` where nothing was decided yet. Entries that are gone are forgotten.
+    pub async fn learnt(&self, owner: &Owner) -> Option<Learnt> {
+        let learned = self.learning.of(owner)?;
+        let ids = learned.lock().quarantined();
+        let (now_ms, is_loading) = (self.now_ms(), self.parts.store.health().loading);
+        let mut quarantined = ids.len().saturating_sub(LOOKED_AT);
+        for id in ids.into_iter().take(LOOKED_AT) {
+            match self.parts.store.get(id).await {
+                Ok(Some(entry)) => quarantined += usize::from(!entry.life.is_over(now_ms)),
+                Ok(None) if !is_loading => learned.lock().forget(id),
+                Ok(None) | Err(_) => quarantined += 1,
+            }
+        }
+        let learnt = learned.lock().learnt();
+        Some(Learnt { quarantined, ..learnt })
+    }
+
+    /// What was removed has nothing to learn from.
+    pub(super) fn forget_removed(&self, filter: &Filter) {
+        let Filter { owner, which, dry_run } = filter;
+        match which {
+            _ if *dry_run => {}
+            Which::All => self.learning.drop_of(owner),
+            Which::Id(id) => {
+                self.learning.of(owner).inspect(|learned| learned.lock().forget(*id));
+            }
+            // Gone entries are forgotten when they are counted.
+            _ => {}
+        }
+    }
+
+    /// Done once what a cache had learned was dropped, since this was last done.
+    pub async fn learning_dropped(&self) {
+        self.learning.dropped().await;
     }
 
     /// The bound that would have kept a budget, on what was compared so far.
@@ -94,9 +152,11 @@ impl Cache {
     pub fn save_learning(&self) -> serde_json::Result<Vec<u8>> {
         let mut lines = Vec::new();
         for owner in self.learning.owners() {
-            if let Some(learned) = self.learning.of(&owner).filter(|learned| learned.lock().is_worth_keeping()) {
+            // A copy: lookups wait for that, and not for what it takes to write it.
+            let copy = self.learning.of(&owner).and_then(|learned| learned.lock().worth_keeping());
+            if let Some(copy) = copy {
                 let Owner { tenant, cache } = owner;
-                serde_json::to_writer(&mut lines, &(tenant.as_str(), cache.as_str(), self.model(), &*learned.lock()))?;
+                serde_json::to_writer(&mut lines, &(tenant.as_str(), cache.as_str(), self.model(), &copy))?;
                 lines.push(b'\n');
             }
         }
@@ -136,3 +196,9 @@ impl Cache {
         self.learning.of(&Owner::of(entry)).is_some_and(|learned| learned.lock().is_doubted(entry.id))
     }
 }
+
+/// Quarantined entries that are looked for at a time.
+const LOOKED_AT: usize = 1_000;
+
+#[cfg(test)]
+mod tests;

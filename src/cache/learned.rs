@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
+use super::records::Records;
 use crate::decision::budget::tune::{Recommendation, Sample, recommend};
 use crate::decision::budget::{Action, Bin, Bound, Budget, Decision, EntryRecord, Labels, RecordSettings, Report};
 use crate::decision::{EntryId, Policy, Probability, Reason};
@@ -16,10 +18,14 @@ use crate::store::Owner;
 
 /// What all caches learned.
 #[derive(Debug, Default)]
-pub(crate) struct Learning(RwLock<HashMap<Owner, Arc<Mutex<Learned>>>>);
+pub(crate) struct Learning {
+    all: RwLock<HashMap<Owner, Arc<Mutex<Learned>>>>,
+    /// Something was dropped that may be kept elsewhere.
+    dropped: Notify,
+}
 
 /// What one cache learned.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Learned {
     bound: Bound,
     records: Records,
@@ -48,6 +54,11 @@ impl Judged {
     /// Whether it was served and is to be compared nevertheless.
     pub fn is_audited(&self) -> bool {
         self.decision.action == Action::ServeAndAudit
+    }
+
+    /// Whether it was found by its template rather than by its score.
+    pub fn is_by_template(&self) -> bool {
+        self.decision.bin == Bin::TEMPLATE
     }
 }
 
@@ -99,7 +110,7 @@ struct Logged {
 impl Learning {
     /// What the cache learned, if it was written to.
     pub(crate) fn of(&self, owner: &Owner) -> Option<Arc<Mutex<Learned>>> {
-        self.0.read().get(owner).cloned()
+        self.all.read().get(owner).cloned()
     }
 
     pub(crate) fn create(&self, owner: &Owner, policy: &Policy) -> Arc<Mutex<Learned>> {
@@ -107,7 +118,7 @@ impl Learning {
             return learned;
         }
         let new = || Arc::new(Mutex::new(Learned::new(policy)));
-        let mut all = self.0.write();
+        let mut all = self.all.write();
         if all.len() >= CACHES_MAX && !all.contains_key(owner) {
             return new();
         }
@@ -115,12 +126,24 @@ impl Learning {
     }
 
     pub(crate) fn owners(&self) -> Vec<Owner> {
-        self.0.read().keys().cloned().collect()
+        self.all.read().keys().cloned().collect()
+    }
+
+    /// Forgets all that a cache learned.
+    pub(crate) fn drop_of(&self, owner: &Owner) {
+        if self.all.write().remove(owner).is_some() {
+            self.dropped.notify_one();
+        }
+    }
+
+    /// Done once something was dropped since the last call.
+    pub(crate) async fn dropped(&self) {
+        self.dropped.notified().await;
     }
 
     /// Of all caches, as numbers by name.
     pub(crate) fn figures(&self) -> [(&'static str, u64); 6] {
-        let all: Vec<Arc<Mutex<Learned>>> = self.0.read().values().cloned().collect();
+        let all: Vec<Arc<Mutex<Learned>>> = self.all.read().values().cloned().collect();
         let learnt: Vec<Learnt> = all.iter().map(|learned| learned.lock().learnt()).collect();
         let sum = |of: fn(&Learnt) -> u64| learnt.iter().map(of).sum();
         [
@@ -137,7 +160,7 @@ impl Learning {
     pub(crate) fn restore(&self, owner: Owner, mut learned: Learned, policy: &Policy) {
         if learned.bound.is_whole() {
             learned.bound.set_terms(policy.budget, policy.labels());
-            self.0.write().insert(owner, Arc::new(Mutex::new(learned)));
+            self.all.write().insert(owner, Arc::new(Mutex::new(learned)));
         }
     }
 }
@@ -189,29 +212,58 @@ impl Learned {
         self.bound.record(decision);
         let judged = Judged { entry, score, decision, chance };
         let probability = self.probability(shifted);
-        let reason = match decision.action {
-            Action::Serve | Action::ServeAndAudit => {
-                let is_served = |shifted: f64| self.bound.decide(Some(shifted), [1.0, 1.0]).action.is_hit();
-                let is_sure = |shifted: f64| error_max.is_none_or(|most| 1.0 - self.bound.right(shifted) <= most.get());
-                let others = passed[1..].iter().filter(|(_, _, shifted)| is_served(*shifted) && is_sure(*shifted));
-                let others = others.map(|(id, _, shifted)| (*id, self.probability(*shifted))).collect();
-                self.served.push_back(judged);
-                if self.served.len() > SERVED_MAX {
-                    self.served.pop_front();
-                }
-                return Some(Choice::Serve { judged, probability, others });
-            }
-            Action::Explore => Reason::Explore,
-            Action::Refuse if self.bound.lowest() == Bin::NONE && self.bound.report().is_over_budget => {
-                Reason::OverBudget
-            }
-            Action::Refuse => Reason::LowProbability,
-        };
-        Some(Choice::Refuse { reason, judged: Some(judged), nearest: entry })
+        if !decision.action.is_hit() {
+            return Some(Choice::Refuse { reason: self.reason(decision), judged: Some(judged), nearest: entry });
+        }
+        let is_served = |shifted: f64| self.bound.decide(Some(shifted), [1.0, 1.0]).action.is_hit();
+        let is_sure = |shifted: f64| error_max.is_none_or(|most| 1.0 - self.bound.right(shifted) <= most.get());
+        let others = passed[1..].iter().filter(|(_, _, shifted)| is_served(*shifted) && is_sure(*shifted));
+        let others = others.map(|(id, _, shifted)| (*id, self.probability(*shifted))).collect();
+        self.remember(judged);
+        Some(Choice::Serve { judged, probability, others })
     }
 
     fn probability(&self, score: f64) -> Probability {
         Probability::new(self.bound.right(score)).unwrap_or(Probability::NONE)
+    }
+
+    /// Whether an entry that was found by its template is served; the reason why not. `draws` as for
+    /// [`choose`](Self::choose).
+    pub(crate) fn choose_template(
+        &mut self,
+        entry: EntryId,
+        terms: ChoiceTerms,
+        draws: [f64; 2],
+    ) -> (Judged, Option<Reason>) {
+        let ChoiceTerms { error_max: _, is_shadow, is_comparable } = terms;
+        self.requests += u64::from(is_comparable);
+        let decision = self.bound.decide_template(if is_comparable { draws } else { [1.0, 1.0] });
+        let chance = if is_shadow { 1.0 } else { self.bound.chance(decision) };
+        self.bound.record(decision);
+        let judged = Judged { entry, score: 1.0, decision, chance };
+        if decision.action.is_hit() {
+            self.remember(judged);
+            return (judged, None);
+        }
+        (judged, Some(self.reason(decision)))
+    }
+
+    /// Why it is not served.
+    fn reason(&self, decision: Decision) -> Reason {
+        if decision.action == Action::Explore {
+            Reason::Explore
+        } else if self.bound.lowest() == Bin::NONE && self.bound.report().is_over_budget {
+            Reason::OverBudget
+        } else {
+            Reason::LowProbability
+        }
+    }
+
+    fn remember(&mut self, judged: Judged) {
+        self.served.push_back(judged);
+        if self.served.len() > SERVED_MAX {
+            self.served.pop_front();
+        }
     }
 
     /// Counts a request that had nothing to decide about.
@@ -233,12 +285,20 @@ impl Learned {
         if self.bound.labels() != Labels::None {
             let settings = RecordSettings::default();
             let shifted = self.records.of(entry).map_or(score, |record| record.shift(score));
-            let expected = self.bound.right(shifted);
+            let expected = match judged.is_by_template() {
+                // One that was wrong is never expected to be: it bars the entry whatever the others were.
+                true => self.bound.right_by_template().max(EXPECTED_OF_SERVED),
+                false => self.bound.right(shifted),
+            };
             self.records.change(entry, |record| record.learn(score, expected, is_right, settings));
             self.bound.learn(decision, is_right);
-            self.log.push_back(Logged { sample: Sample { score: shifted, is_right, chance }, request: self.requests });
-            if self.log.len() > LOGGED_MAX {
-                self.log.pop_front();
+            // What is recommended is a score.
+            if !judged.is_by_template() {
+                let sample = Sample { score: shifted, is_right, chance };
+                self.log.push_back(Logged { sample, request: self.requests });
+                if self.log.len() > LOGGED_MAX {
+                    self.log.pop_front();
+                }
             }
         }
         if let (true, false, Some(stored)) = (is_right, decision.action.is_hit(), stored) {
@@ -246,9 +306,13 @@ impl Learned {
         }
     }
 
-    /// Whether there is anything that a new process would not begin with.
-    pub(crate) fn is_worth_keeping(&self) -> bool {
-        self.bound.labels() != Labels::None || self.compared != Compared::default() || !self.records.records.is_empty()
+    /// A copy, if there is anything that a new process would not begin with.
+    pub(crate) fn worth_keeping(&self) -> Option<Self> {
+        self.is_worth_keeping().then(|| self.clone())
+    }
+
+    fn is_worth_keeping(&self) -> bool {
+        self.bound.labels() != Labels::None || self.compared != Compared::default() || !self.records.is_empty()
     }
 
     /// Counts a comparison that ended without a verdict.
@@ -268,12 +332,21 @@ impl Learned {
     /// Takes a user's word on an entry's answer to a question of this score. A question that it was not served for, and
     /// would not be, says nothing.
     pub(crate) fn hear_of(&mut self, entry: EntryId, score: f64, is_right: bool) {
-        match self.take_served(|judged| judged.entry == entry && (judged.score - score).abs() < SAME_SCORE) {
+        let is_it = |judged: &Judged| judged.entry == entry && (judged.score - score).abs() < SAME_SCORE;
+        match self.take_served(|judged| is_it(judged) && !judged.is_by_template()) {
             Some(judged) => self.hear_of_served(&judged, is_right),
             None if self.bound.decide(Some(score), [1.0, 1.0]).action.is_hit() => {
                 self.learn_by_word(entry, score, is_right);
             }
             None => {}
+        }
+    }
+
+    /// Takes a user's word on an entry's answer to a question of its template.
+    pub(crate) fn hear_of_template(&mut self, entry: EntryId, is_right: bool) {
+        match self.take_served(|judged| judged.entry == entry && judged.is_by_template()) {
+            Some(judged) => self.hear_of_served(&judged, is_right),
+            None => self.learn_by_word(entry, 1.0, is_right),
         }
     }
 
@@ -316,14 +389,13 @@ impl Learned {
         self.served.retain(|judged| judged.entry != entry);
     }
 
+    /// The entries whose answers are kept from other questions, whether they are still there or not.
+    pub(crate) fn quarantined(&self) -> Vec<EntryId> {
+        self.records.quarantined(RecordSettings::default())
+    }
+
     pub(crate) fn learnt(&self) -> Learnt {
-        let settings = RecordSettings::default();
-        let barred = |record: &&EntryRecord| record.is_quarantined(settings);
-        Learnt {
-            report: self.bound.report(),
-            compared: self.compared,
-            quarantined: self.records.records.iter().filter(barred).count(),
-        }
+        Learnt { report: self.bound.report(), compared: self.compared, quarantined: self.quarantined().len() }
     }
 
     /// The bound that would have kept a budget on what was logged.
@@ -334,92 +406,11 @@ impl Learned {
     }
 }
 
-/// Records by entry. Entries that were found to have one answer share one.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(from = "StoredRecords", into = "StoredRecords")]
-struct Records {
-    of: HashMap<EntryId, u32>,
-    records: Vec<EntryRecord>,
-}
-
-/// Records as they are written: JSON has no ids for keys.
-#[derive(Serialize, Deserialize)]
-struct StoredRecords {
-    of: Vec<(EntryId, u32)>,
-    records: Vec<EntryRecord>,
-}
-
-impl From<Records> for StoredRecords {
-    fn from(Records { of, records }: Records) -> Self {
-        Self { of: of.into_iter().collect(), records }
-    }
-}
-
-impl From<StoredRecords> for Records {
-    fn from(StoredRecords { of, records }: StoredRecords) -> Self {
-        Self { of: of.into_iter().collect(), records }
-    }
-}
-
-impl Records {
-    fn of(&self, id: EntryId) -> Option<&EntryRecord> {
-        self.records.get(*self.of.get(&id)? as usize)
-    }
-
-    fn change(&mut self, id: EntryId, change: impl FnOnce(&mut EntryRecord)) {
-        if let Some(record) = self.place(id).and_then(|place| self.records.get_mut(place as usize)) {
-            change(record);
-        }
-    }
-
-    fn share(&mut self, new: EntryId, with: EntryId) {
-        if let Some(place) = self.place(with).filter(|_| self.of.len() < RECORDS_MAX) {
-            self.of.insert(new, place);
-        }
-    }
-
-    fn forget(&mut self, id: EntryId) {
-        self.of.remove(&id);
-    }
-
-    /// Where the entry's record is, made if there is room.
-    fn place(&mut self, id: EntryId) -> Option<u32> {
-        if let Some(place) = self.of.get(&id) {
-            return Some(*place);
-        }
-        if self.of.len() >= RECORDS_MAX || self.records.len() >= RECORDS_MAX {
-            self.prune();
-        }
-        let place = u32::try_from(self.records.len()).ok().filter(|place| (*place as usize) < RECORDS_MAX)?;
-        self.records.push(EntryRecord::default());
-        self.of.insert(id, place);
-        Some(place)
-    }
-
-    /// Keeps what refuses something, and forgets what only shifts scores.
-    fn prune(&mut self) {
-        let mut kept = Self::default();
-        let mut moved: HashMap<u32, u32> = HashMap::new();
-        for (id, place) in &self.of {
-            let Some(record) = self.records.get(*place as usize).filter(|record| record.refuses()) else { continue };
-            let place = *moved.entry(*place).or_insert_with(|| {
-                kept.records.push(*record);
-                (kept.records.len() - 1) as u32
-            });
-            kept.of.insert(*id, place);
-        }
-        *self = kept;
-    }
-}
-
 /// Caches that learn: some 15 KB each. One more decides as shipped.
 const CACHES_MAX: usize = 1 << 14;
 
 /// Two scores of one question and one entry.
 const SAME_SCORE: f64 = 1e-4;
-
-/// Records of one cache: some 40 bytes each.
-const RECORDS_MAX: usize = 1 << 18;
 
 /// Comparisons that are kept for recommendations.
 const LOGGED_MAX: usize = 10_000;
@@ -435,10 +426,11 @@ const DEVIATIONS: f64 = 1.645;
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decision::Judge;
+    use crate::decision::{CacheName, Judge, Tenant};
 
     fn id(number: u8) -> EntryId {
         EntryId::from_bytes([number; 16])
@@ -517,6 +509,57 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_was_wrong_once_is_barred_with_or_without_a_judge() {
+        let choose = |learned: &mut Learned| learned.choose_template(id(1), ANY, [1.0, 1.0]);
+        let mut learned = learned();
+        let (judged, refused) = choose(&mut learned);
+        assert_eq!((refused, judged.is_by_template(), learned.learnt().report.hits), (None, true, 1.0));
+        learned.hear(id(1), false);
+        assert!(learned.is_doubted(id(1)) && !learned.is_barred(id(1)));
+        assert!(matches!(choose_near(&mut learned), Choice::Refuse { .. }), "nothing is nearer than its template");
+        assert!(learned.learnt().report.error > 0.0);
+        learned.hear_of_template(id(2), false);
+        assert!(learned.is_doubted(id(2)));
+
+        let mut learned = Learned::new(&Policy { judge: Judge::Words, ..Policy::default() });
+        let (judged, refused) = choose(&mut learned);
+        assert_eq!(refused, Some(Reason::LowProbability), "it looks at some requests first");
+        learned.learn(&judged, false, None);
+        assert!(learned.is_doubted(id(1)));
+        assert_eq!((learned.learnt().report.samples, learned.recommend(Budget::default()).samples), (1.0, 0));
+    }
+
+    fn choose_near(learned: &mut Learned) -> Choice {
+        choose(learned, &[(id(1), 0.9999)])
+    }
+
+    #[test]
+    fn a_template_is_audited_and_explored_only_where_a_fresh_answer_comes() {
+        let mut learned = Learned::new(&Policy { judge: Judge::Words, audit: 1.0, ..Policy::default() });
+        let action = |learned: &mut Learned, is_comparable: bool| {
+            let terms = ChoiceTerms { is_comparable, ..ANY };
+            learned.choose_template(id(1), terms, [0.0, 0.0]).0.decision.action
+        };
+        let mut actions: Vec<Action> = (0..100).map(|_| action(&mut learned, false)).collect();
+        actions.dedup();
+        assert_eq!(actions, [Action::Refuse, Action::Serve]);
+        assert_eq!(action(&mut learned, true), Action::ServeAndAudit);
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_is_dropped_begins_anew_and_says_so() {
+        let learning = Learning::default();
+        let owner = Owner { tenant: Tenant::new("t"), cache: CacheName::default() };
+        learning.drop_of(&owner);
+        assert!(learning.dropped().now_or_never().is_none(), "there was nothing");
+        learning.create(&owner, &Policy::default()).lock().hear_of_itself(id(1), false);
+        learning.drop_of(&owner);
+        assert!(learning.of(&owner).is_none());
+        learning.dropped().await;
+        assert!(learning.dropped().now_or_never().is_none(), "it is said once");
+    }
+
+    #[test]
     fn without_a_judge_nothing_is_learned_from_what_is_equal() {
         let mut learned = learned();
         let Choice::Serve { judged, .. } = choose(&mut learned, &[(id(1), 0.95)]) else { panic!("refused") };
@@ -524,15 +567,6 @@ mod tests {
         learned.learn(&judged, true, None);
         let Learnt { report, compared, .. } = learned.learnt();
         assert_eq!((report.samples, compared.right), (0.0, 1));
-    }
-
-    #[test]
-    fn records_that_refuse_outlive_those_that_only_shift() {
-        let mut records = Records::default();
-        records.change(id(1), EntryRecord::bar);
-        records.change(id(2), |record| record.learn(0.5, 0.5, true, RecordSettings::default()));
-        records.prune();
-        assert!(records.of(id(1)).is_some() && records.of(id(2)).is_none());
     }
 
     proptest! {

@@ -1,7 +1,9 @@
 //! The semantic tier: what is near, what the rules say of it, and what the budget lets through.
 
+use std::sync::Arc;
+
 use super::learned::{Choice, ChoiceTerms, Judged};
-use super::{Cache, Lookup, Match, Miss, Nearest, Query, matched, owner};
+use super::{Cache, Held, Lookup, Match, Miss, Nearest, Query, matched, owner};
 use crate::decision::{
     Candidate, Embedding, EntryId, Fingerprint, Partition, Probability, Question, Reason, Similarity, Slots, Tier,
     plain_score,
@@ -51,6 +53,7 @@ impl Cache {
         let field = self.field(query, candidates, slots, now_ms).await;
         let miss = |reason: Reason, index: Option<usize>, judged: Option<Judged>| {
             let nearest = index.and_then(|index| field.nearest(index, reason));
+            let judged = judged.and_then(|judged| field.held(judged));
             Lookup::Miss(Miss { nearest, vector: Some(vector), judged, ..Miss::because(stale.unwrap_or(reason)) })
         };
         match self.choose(query, &field) {
@@ -122,6 +125,11 @@ impl Cache {
 impl Field {
     fn place(&self, id: EntryId) -> Option<usize> {
         self.candidates.iter().position(|candidate| candidate.entry.id == id)
+    }
+
+    fn held(&self, judged: Judged) -> Option<Held> {
+        let entry = Arc::clone(&self.candidates.get(self.place(judged.entry)?)?.entry);
+        Some(Held { judged, entry })
     }
 
     fn nearest(&self, index: usize, reason: Reason) -> Option<Nearest> {

@@ -13,7 +13,7 @@ pub(super) struct CheckArgs {
     config: PathBuf,
 }
 
-/// Checks every key, and that the embedding model it names can be loaded.
+/// Checks every key, and that the models it names can be loaded or asked.
 pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let config = read_config(Some(&args.config), &[])?;
     #[cfg(feature = "candle")]
@@ -21,6 +21,9 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
         && let Err(error) = super::serve::open_embedder(&config)
     {
         return Err(Failure::config(format!("{}: embed.model: {error}", args.config.display())));
+    }
+    if let Some(Err(error)) = config.judge.as_ref().map(super::judge::open_judge) {
+        return Err(Failure::config(format!("{}: {error}", args.config.display())));
     }
     println!("{}: ok (data in {})", args.config.display(), config.data_dir.display());
     Ok(())

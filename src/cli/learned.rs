@@ -36,10 +36,13 @@ impl LearnedFile {
         Self { cache, path, writing: Arc::default() }
     }
 
-    /// Writes it from time to time, for ever.
+    /// Writes it from time to time, and as soon as a cache has nothing learned any more; for ever.
     pub(super) async fn keep_saving(self) {
         loop {
-            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = self.cache.learning_dropped() => {}
+            }
             let own = self.clone();
             if tokio::task::spawn_blocking(move || own.save()).await.is_err() {
                 tracing::error!("saving what was learned panicked");

@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
 use super::Failure;
+use super::judge::open_judge;
 use super::learned::LearnedFile;
 use super::settings::ServeArgs;
 use crate::cache::{Cache, CacheSettings, Parts};
@@ -85,6 +86,15 @@ async fn open(config: &Config) -> Result<App, Failure> {
         EmbedModel::External { dimensions } => Some(dimensions),
         EmbedModel::Local(_) => None,
     };
+    let judge = match config.judge.as_ref().map(open_judge).transpose() {
+        Ok(judge) => judge.map(Arc::new),
+        Err(error) if config.serve.strict => return Err(Failure::config(error)),
+        Err(error) => {
+            tracing::error!(error, "no judge: caches with judge = \"model\" learn nothing");
+            degraded.insert("judge");
+            None
+        }
+    };
     let mut registry = Registry::default();
     let settings = CacheSettings { external_dimensions, ..config.cache.clone() };
     let cache = Cache::new(Parts { store, embedder, clock }, settings, &mut registry);
@@ -101,6 +111,7 @@ async fn open(config: &Config) -> Result<App, Failure> {
             patience: config.embed.proxy_patience,
         },
         upstream,
+        judge,
         api_patience: config.embed.api_patience,
         tenancy: config.tenancy,
         secret,

@@ -37,6 +37,8 @@ pub enum Judge {
     Words,
     /// Answers whose embeddings are at least this similar are the same.
     Embedding(Similarity),
+    /// A model that the operator named.
+    Model,
 }
 
 impl Default for Policy {
@@ -79,8 +81,8 @@ impl Policy {
     pub fn labels(&self) -> Labels {
         match self.judge {
             Judge::Nobody => Labels::None,
-            Judge::Words | Judge::Embedding(_) if self.audit > 0.0 => Labels::Audit(self.audit),
-            Judge::Words | Judge::Embedding(_) => Labels::Misses,
+            Judge::Words | Judge::Embedding(_) | Judge::Model if self.audit > 0.0 => Labels::Audit(self.audit),
+            Judge::Words | Judge::Embedding(_) | Judge::Model => Labels::Misses,
         }
     }
 
@@ -325,6 +327,8 @@ mod tests {
         check(Judge::Words, 0.0, Labels::Misses);
         check(Judge::Words, 0.1, Labels::Audit(0.1));
         check(Judge::Embedding(Similarity::new(0.9)), 0.0, Labels::Misses);
+        check(Judge::Model, 0.0, Labels::Misses);
+        check(Judge::Model, 0.1, Labels::Audit(0.1));
     }
 
     proptest! {

@@ -22,6 +22,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
+use crate::judge::PacedJudge;
 use crate::layer::LayerSettings;
 use crate::upstream::Upstream;
 
@@ -35,6 +36,8 @@ pub struct App {
     pub registry: Registry,
     pub layer: LayerSettings,
     pub upstream: Upstream,
+    /// The model that judges answers, where one is named.
+    pub judge: Option<Arc<PacedJudge>>,
     /// Longest that a search through the cache API waits for its embedding.
     pub api_patience: Duration,
     pub tenancy: Tenancy,

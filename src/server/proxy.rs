@@ -12,7 +12,8 @@ use crate::layer::{CacheLayer, CacheService};
 use crate::upstream::Upstream;
 
 pub(super) fn service(app: &Arc<App>) -> CacheService<Upstream> {
-    CacheLayer::new(Arc::clone(&app.cache), app.layer.clone(), app.tasks.clone()).layer(app.upstream.clone())
+    let (cache, judge) = (Arc::clone(&app.cache), app.judge.clone());
+    CacheLayer::with_judge(cache, app.layer.clone(), app.tasks.clone(), judge).layer(app.upstream.clone())
 }
 
 /// Sends `/v1/…` through the cache to the upstream; anything else is not found.

@@ -220,6 +220,26 @@ impl Templates {
         Ok(Found::Absent)
     }
 
+    /// Whether the text would be answered by this entry as one of its template, or around another value.
+    pub(crate) fn is_alike(&self, entry: &Entry, text: &str, guards: &Guards) -> bool {
+        if text.len().max(entry.text.len()) > TEXT_BYTES_MAX {
+            return false;
+        }
+        let (scope, roles) = (&entry.fingerprint.scope, &self.settings.roles);
+        let scope_of = Scope::bare(entry.tenant.clone(), entry.cache.clone());
+        let (template, named) = Template::split(&Prompt::new(scope_of, text, entry.vars.clone()));
+        let (old, new) = (split(entry, guards), guards.split(&guards.read(text), &template, &named));
+        if named != entry.slots || old.slots().next().is_none() {
+            return false;
+        }
+        let frames = |slotted: &Slotted| -> BTreeSet<usize> {
+            self.open_slots(slotted).into_iter().map(|(open, _)| open).collect()
+        };
+        let is_framed = |open: &usize| old.frame_key(scope, *open) == new.frame_key(scope, *open);
+        old.template_key(scope, roles) == new.template_key(scope, roles) && old.fits(&new, roles)
+            || frames(&old).intersection(&frames(&new)).any(is_framed)
+    }
+
     fn see_one(&self, entry: &Entry, guards: &Guards) -> Option<Seen> {
         if entry.text.len() > TEXT_BYTES_MAX {
             return None;

@@ -3,6 +3,7 @@
 //! Bodies and end-to-end headers pass unchanged in both directions. Redirects are not followed, and where a request
 //! goes is decided by configuration and path alone, never by anything in the request.
 
+pub mod judge;
 mod tls;
 
 use std::convert::Infallible;

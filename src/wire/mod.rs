@@ -5,3 +5,4 @@ pub mod controls;
 pub mod json;
 pub mod problem;
 pub mod sse;
+pub mod verdict;

@@ -138,7 +138,7 @@ impl Replay<'_> {
         let decision = Decision { took: Some(took + embedding), ..Decision::of(&lookup)?.under(mode) };
         let (vector, judged) = match lookup {
             Lookup::Hit(matches) => (None, matches.first().and_then(|first| first.judged).filter(Judged::is_audited)),
-            Lookup::Miss(miss) => (miss.vector, miss.judged),
+            Lookup::Miss(miss) => (miss.vector, miss.judged.map(|held| held.judged)),
         };
         let mut stored = None;
         if trial.is_shared && (mode == Mode::Nearest || decision.outcome == Outcome::Miss) {

@@ -6,13 +6,19 @@
 //! requests find nearer and nearer candidates, does not outgrow its bound. A share of what lies above the bound is
 //! asked upstream nevertheless; without it nothing would be learned there.
 //!
+//! After an alarm the shipped chances are taken for worse than they are, until as many labels as that takes show that the
+//! bound without this would keep the budget again.
+//!
 //! A cache without labels serves from a shipped score on, and from a higher one where users complain; one with labels looks
 //! at some requests first.
+
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
 use super::calibration::{Calibration, WRONG_MIN, start};
 use super::drift::Drift;
+use super::estimate::wilson_upper;
 use super::evidence::{Evidence, Rates};
 use super::ledger::{Ledger, Sum};
 use super::scale::{BINS, Bin};
@@ -58,6 +64,9 @@ pub struct Bound {
     since: u32,
     /// Multiplies the shipped chances; above 1 after an alarm.
     tightened: f64,
+    /// The last labels since the alarm, and whether they were right; empty without one.
+    #[serde(default)]
+    since_alarm: VecDeque<(Bin, bool)>,
     lowest: Bin,
     /// As of when the bound was last worked out.
     rates: Rates,
@@ -121,6 +130,7 @@ impl Bound {
             drift: Drift::default(),
             since: 0,
             tightened: 1.0,
+            since_alarm: VecDeque::new(),
             lowest: if labels == Labels::None { start(budget) } else { Bin::NONE },
             rates,
         }
@@ -134,7 +144,15 @@ impl Bound {
     /// What to do with a request whose best candidate has this score. `draws` are two even chances in [0, 1): whether
     /// to explore, whether to audit.
     pub fn decide(&self, score: Option<f64>, draws: [f64; 2]) -> Decision {
-        let bin = score.map_or(Bin::NONE, Bin::of);
+        self.decide_bin(score.map_or(Bin::NONE, Bin::of), draws)
+    }
+
+    /// The same for a candidate that was found by its template. It is served wherever any score is.
+    pub fn decide_template(&self, draws: [f64; 2]) -> Decision {
+        self.decide_bin(Bin::TEMPLATE, draws)
+    }
+
+    fn decide_bin(&self, bin: Bin, draws: [f64; 2]) -> Decision {
         let [explore, audit] = draws;
         let action = if bin < self.lowest || bin == Bin::NONE {
             Action::Refuse
@@ -176,9 +194,19 @@ impl Bound {
             self.ledger.resolve(bin, is_right);
         }
         let surprise = f64::from(u8::from(!is_right)) - expected;
-        if bin != Bin::NONE && expected < EXPECTED_LOST && self.drift.observe(surprise, self.settings.drift) {
+        if bin == Bin::NONE || expected >= EXPECTED_LOST {
+            return;
+        }
+        if self.tightened > 1.0 {
+            self.since_alarm.push_back((bin, is_right));
+            if self.since_alarm.len() > WINDOW {
+                self.since_alarm.pop_front();
+            }
+        }
+        if self.drift.observe(surprise, self.settings.drift) {
             self.evidence.keep_labels(KEPT_ON_ALARM);
             self.tightened = TIGHTENED_ON_ALARM;
+            self.since_alarm.clear();
             self.settle();
         }
     }
@@ -233,6 +261,11 @@ impl Bound {
         1.0 - self.rates.wrong(Bin::of(score))
     }
 
+    /// Chance that a reuse that was found by its template is right.
+    pub fn right_by_template(&self) -> f64 {
+        1.0 - self.rates.wrong(Bin::TEMPLATE)
+    }
+
     pub fn report(&self) -> Report {
         let rates = self.fresh_rates();
         let mut sum = Sum::new(&rates, self.has_spread());
@@ -263,13 +296,37 @@ impl Bound {
 
     /// Takes the loosest bound that stays within both budgets.
     fn settle(&mut self) {
-        self.rates = self.fresh_rates();
         if self.labels == Labels::None || self.evidence.labels() <= 0.0 {
             let Budget { max_error, max_error_per_hit } = self.budget;
             let share = 1.0 / self.complained().max(1.0);
+            self.rates = self.fresh_rates();
             self.lowest = start(Budget { max_error: max_error * share, max_error_per_hit: max_error_per_hit * share });
             return;
         }
+        let rates = self.rates_at(1.0);
+        let loosest = self.loosest(&rates);
+        if self.tightened > 1.0 && self.has_recovered(loosest) {
+            self.tightened = 1.0;
+            self.since_alarm.clear();
+        }
+        self.rates = if self.tightened > 1.0 { self.fresh_rates() } else { rates };
+        // What is believed to be worse may be better known, and so allow more: never here.
+        self.lowest = if self.tightened > 1.0 { loosest.max(self.loosest(&self.rates)) } else { loosest };
+    }
+
+    /// Whether the labels since the alarm show that this bound would keep the budget: of what it would serve at most so
+    /// many were wrong, with a confidence of 95 %. What the bound of now refuses is compared more often than what it
+    /// serves, so the sample looks worse than the traffic, never better.
+    fn has_recovered(&self, lowest: Bin) -> bool {
+        let served = || self.since_alarm.iter().filter(|(bin, _)| *bin >= lowest);
+        let (count, wrong) = (served().count(), served().filter(|(_, is_right)| !is_right).count());
+        let share: f64 = (lowest.index()..BINS).map(|index| self.evidence.density(Bin::at(index))).sum();
+        let upper = wilson_upper(wrong as f64, count as f64, DEVIATIONS_REPORTED);
+        let Budget { max_error, max_error_per_hit } = self.budget;
+        count >= WINDOW_MIN && upper <= max_error_per_hit && upper * share <= max_error
+    }
+
+    fn loosest(&self, rates: &Rates) -> Bin {
         let Budget { max_error, max_error_per_hit } = self.budget;
         let ahead = (self.ledger.requests() * self.settings.horizon).max(self.settings.horizon_min);
         let requests = self.ledger.requests() + ahead;
@@ -279,7 +336,7 @@ impl Bound {
         let served_before = tallies.iter().rposition(|tally| tally.unknown > 0.0).map_or(0, |last| last + 1);
         let mut loosest = Bin::NONE;
         for (index, Tally { bin: lowest, .. }) in tallies.iter().enumerate() {
-            let Outlook { hits, wrong, upper } = self.outlook(&tallies[..served_before.max(index + 1)], *lowest);
+            let Outlook { hits, wrong, upper } = self.outlook(rates, &tallies[..served_before.max(index + 1)], *lowest);
             if upper <= max_error * requests && upper <= max_error_per_hit * hits {
                 loosest = *lowest;
             }
@@ -287,12 +344,12 @@ impl Bound {
                 break;
             }
         }
-        self.lowest = loosest;
+        loosest
     }
 
     /// What the hits so far and those to come would add up to under a bound.
-    fn outlook(&self, tallies: &[Tally], lowest: Bin) -> Outlook {
-        let mut sum = Sum::new(&self.rates, self.has_spread());
+    fn outlook(&self, rates: &Rates, tallies: &[Tally], lowest: Bin) -> Outlook {
+        let mut sum = Sum::new(rates, self.has_spread());
         let mut hits = self.ledger.hits();
         for Tally { bin, unknown, asked } in tallies {
             let served = if *bin < lowest { 0.0 } else { asked * (1.0 - self.explored(*bin, lowest)) };
@@ -311,8 +368,14 @@ impl Bound {
         self.ledger.wrong() / (max_error * requests).min(max_error_per_hit * hits).max(f64::MIN_POSITIVE)
     }
 
+    /// After an alarm nothing is believed to be better than it would be without.
     fn fresh_rates(&self) -> Rates {
-        self.evidence.rates(&self.calibration, self.tightened, self.settings.pooling)
+        let rates = self.rates_at(1.0);
+        if self.tightened > 1.0 { self.rates_at(self.tightened).at_least(&rates) } else { rates }
+    }
+
+    fn rates_at(&self, tightened: f64) -> Rates {
+        self.evidence.rates(&self.calibration, tightened, self.settings.pooling)
     }
 
     /// Without labels the calibration is taken at its word.
@@ -357,6 +420,12 @@ const KEPT_ON_ALARM: f64 = 0.1;
 
 /// What an alarm makes of the shipped chances.
 const TIGHTENED_ON_ALARM: f64 = 1.5;
+
+/// Labels since an alarm that are looked back on.
+const WINDOW: usize = 2_000;
+
+/// Labels of what would be served below which nothing is recovered from: as many as show 5 % where none was wrong.
+const WINDOW_MIN: usize = 52;
 
 #[cfg(test)]
 mod tests;

@@ -49,14 +49,20 @@ impl Calibration {
                 return Err(CalibrationError::Row(row));
             }
         }
-        let by_bin = (0..BINS).map(|index| interpolate(&points, Bin::at(index).middle()).max(WRONG_MIN)).collect();
-        Ok(Self { points, by_bin })
+        Ok(Self::of(points))
     }
 
     /// For the score of [`EMBEDDER`](crate::decision::EMBEDDER)'s cosines.
     pub fn shipped() -> Self {
-        let points: Vec<Point> = SHIPPED.iter().map(|&(score, wrong)| Point { score, wrong }).collect();
-        let by_bin = (0..BINS).map(|index| interpolate(&points, Bin::at(index).middle()).max(WRONG_MIN)).collect();
+        Self::of(SHIPPED.iter().map(|&(score, wrong)| Point { score, wrong }).collect())
+    }
+
+    fn of(points: Vec<Point>) -> Self {
+        let chance = |index: usize| match Bin::at(index) {
+            Bin::TEMPLATE => TEMPLATE_WRONG,
+            bin => interpolate(&points, bin.middle()).max(WRONG_MIN),
+        };
+        let by_bin = (0..BINS).map(chance).collect();
         Self { points, by_bin }
     }
 
@@ -94,6 +100,9 @@ fn interpolate(points: &[Point], score: f64) -> f64 {
 
 /// No score is believed to be surer than this: identical texts of different meaning exist.
 pub const WRONG_MIN: f64 = 0.002;
+
+/// Of what was found by its template: an assumption, half of what the default budget allows.
+pub const TEMPLATE_WRONG: f64 = 0.005;
 
 /// The least score that is served before a cache has labels of its own; [`Bin::NONE`] where nothing can be promised.
 pub fn start(budget: Budget) -> Bin {

@@ -144,7 +144,9 @@ impl Evidence {
         for index in 0..BINS {
             open.add(self.labelled[index], self.wrong[index], shipped(index));
             let is_full = open.labelled >= cell_labels && open.wrong_expected >= cell_wrong;
-            if !is_full && index + 1 < BINS {
+            // What was found by its template says nothing of scores, nor they of it.
+            let is_last = [Bin::TEMPLATE.index(), BINS].contains(&(index + 1));
+            if !is_full && !is_last {
                 continue;
             }
             let Cell { labelled, wrong, wrong_expected } = std::mem::take(&mut open);
@@ -161,6 +163,9 @@ impl Evidence {
                 rates.cell[member] = cell;
             }
             begin = index + 1;
+            if is_last {
+                (wrong_ratio, right_ratio) = (1.0, 1.0);
+            }
         }
         rates
     }
@@ -170,6 +175,14 @@ impl Rates {
     /// Chance that a reuse in this bin is wrong.
     pub fn wrong(&self, bin: Bin) -> f64 {
         self.wrong.get(bin.index()).copied().unwrap_or(0.0)
+    }
+
+    /// These, but nowhere lower than `other`.
+    pub fn at_least(mut self, other: &Self) -> Self {
+        for (wrong, other) in self.wrong.iter_mut().zip(&other.wrong) {
+            *wrong = wrong.max(*other);
+        }
+        self
     }
 
     /// What the spread of the cell is relative to.
@@ -222,6 +235,19 @@ mod tests {
         // Higher scores inherit what was seen below.
         check((0.9, 0.7, 10_000, 6_000), 0.3, 0.6);
         check((0.9, 0.7, 10_000, 10_000), 0.99, 1.01);
+    }
+
+    #[test]
+    fn templates_and_scores_say_nothing_of_each_other() {
+        let mut evidence = Evidence::default();
+        for _ in 0..1_000 {
+            evidence.label(Bin::of(0.999), false);
+            evidence.label(Bin::TEMPLATE, true);
+        }
+        let rates = evidence.rates(&calibration(), 1.0, POOLING);
+        assert!(rates.wrong(Bin::of(0.999)) > 0.9 && rates.wrong(Bin::of(1.0)) > 0.9);
+        assert!(rates.wrong(Bin::TEMPLATE) < 0.005);
+        assert_ne!(rates.cell(Bin::of(1.0)), rates.cell(Bin::TEMPLATE));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The scale on which scores are told apart: bins of equal width in the log-odds of the score.
 //!
 //! Scores crowd just below 1, whatever made them. On this scale a bin is 0.0045 wide at 0.90 and 0.0005 at 0.99. A
-//! score on the edge of two bins belongs to the lower one, so "above this bound" is strict.
+//! score on the edge of two bins belongs to the lower one, so "above this bound" is strict. The highest bin is of no score:
+//! what is equal but for values that say nothing is nearer than anything that has one.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,10 +17,13 @@ impl Bin {
     /// Above every score.
     pub const NONE: Self = Self(BINS as u16);
 
+    /// Of what was found by its template.
+    pub const TEMPLATE: Self = Self(BINS as u16 - 1);
+
     /// The bin of a score; what is not a number, or below 0, counts as 0.
     pub fn of(score: f64) -> Self {
         let place = (log_odds(score) - LOWEST) / WIDTH;
-        Self((place.ceil() - 1.0).clamp(0.0, (BINS - 1) as f64) as u16)
+        Self((place.ceil() - 1.0).clamp(0.0, (BINS - 2) as f64) as u16)
     }
 
     /// The bin with this number, [`Bin::NONE`] if there is none.
@@ -31,11 +35,11 @@ impl Bin {
         usize::from(self.0)
     }
 
-    /// The score above which the bin begins; 1 for [`Bin::NONE`].
+    /// The score above which the bin begins; 1 where no score is above.
     pub fn edge(self) -> f64 {
         match self.index() {
             0 => 0.0,
-            BINS => 1.0,
+            index if index >= Self::TEMPLATE.index() => 1.0,
             index => from_log_odds(LOWEST + WIDTH * index as f64),
         }
     }
@@ -60,7 +64,7 @@ pub fn from_log_odds(value: f64) -> f64 {
 /// Log-odds where bin 0 ends in effect: 0.018.
 const LOWEST: f64 = -4.0;
 
-/// Width of a bin; the last begins at a score of 0.9998.
+/// Width of a bin; the last of a score begins at 0.9998.
 const WIDTH: f64 = 0.05;
 
 /// Nearest that a score comes to 0 or 1.
@@ -80,8 +84,8 @@ mod tests {
         check(f64::NAN, 0);
         check(0.5, 79);
         check(0.500_001, 80);
-        check(1.0, BINS - 1);
-        check(7.0, BINS - 1);
+        check(1.0, BINS - 2);
+        check(7.0, BINS - 2);
     }
 
     proptest! {
@@ -92,7 +96,7 @@ mod tests {
         }
 
         #[test]
-        fn a_bin_holds_its_middle_and_not_its_edge(index in 1..BINS) {
+        fn a_bin_holds_its_middle_and_not_its_edge(index in 1..BINS - 1) {
             let bin = Bin::at(index);
             prop_assert_eq!(Bin::of(bin.middle()), bin);
             prop_assert!(Bin::of(bin.edge() - 1e-9) < bin);

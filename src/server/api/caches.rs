@@ -152,13 +152,13 @@ pub(in super::super) async fn stats(
     State(app): State<Arc<App>>,
     CallersCache(owner): CallersCache,
 ) -> Json<StatsAnswer> {
-    Json(count(&app, &owner))
+    Json(count(&app, &owner).await)
 }
 
 /// What a cache holds, and what it did.
-pub(in super::super) fn count(app: &App, owner: &Owner) -> StatsAnswer {
+pub(in super::super) async fn count(app: &App, owner: &Owner) -> StatsAnswer {
     let (usage, did) = app.cache.stats(owner);
-    let (learnt, policy) = (app.cache.learnt(owner), app.cache.policy(&owner.cache));
+    let (learnt, policy) = (app.cache.learnt(owner).await, app.cache.policy(&owner.cache));
     let report = learnt.as_ref().map(|learnt| learnt.report);
     let compared = learnt.as_ref().map(|learnt| learnt.compared).unwrap_or_default();
     StatsAnswer {

@@ -73,7 +73,8 @@ impl CacheService for Calls {
 
     async fn stats(&self, request: Request<StatsRequest>) -> Result<Response<StatsResponse>, Status> {
         let (tenant, StatsRequest { cache }) = opened(request);
-        answered(named(tenant.as_ref(), &cache).map(|owner| caches::count(&self.0, &owner).into()))
+        let owner = named(tenant.as_ref(), &cache).map_err(status::of_failed)?;
+        answered(Ok(caches::count(&self.0, &owner).await.into()))
     }
 
     type SearchBatchStream = BoxStream<'static, Result<SearchBatchResponse, Status>>;

@@ -3,6 +3,8 @@
 #[cfg(feature = "candle")]
 mod budget;
 mod isolation;
+mod judge;
+mod learned;
 mod lifetime;
 #[cfg(feature = "candle")]
 mod meaning;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Setup, and, ask};
+use crate::support::until;
 
 #[tokio::test]
 async fn what_cannot_be_cached_goes_upstream_every_time() {
@@ -95,4 +96,40 @@ async fn what_only_looks_like_it_is_cached() {
         assert_eq!(setup.client.chat(&body).await.check(200).outcome(), ("hit", "exact"), "{body}");
         assert_eq!(setup.upstream.count(), row + 1);
     }
+}
+
+/// Whoever bypasses the cache may still say what became of an earlier answer.
+#[tokio::test]
+async fn feedback_is_heard_on_what_bypasses_the_cache() {
+    let setup = Setup::start("fresh").await;
+    let learned = async || setup.client.chat(&ask("Hi")).await.check(200).header("x-nearhit-reason").to_owned();
+    setup.learn(&setup.client, &ask("Hi")).await;
+    let hit = setup.client.chat(&ask("Hi")).await.check(200);
+    assert_eq!(hit.outcome(), ("hit", "exact"));
+    let id = hit.header("x-nearhit-entry");
+    let say = |word: &str| setup.client.with("x-nearhit-feedback", &format!("{id}={word}"));
+    let told = async |word: &str, more: Value| {
+        let answer = say(word).chat(&and(ask("Something else"), more)).await.check(200);
+        assert_eq!(answer.outcome().0, "bypass");
+    };
+    let until_said = async |word: &str| {
+        let quarantined = u64::from(word == "wrong");
+        until(word, async || {
+            let budget = setup.client.stats("default").await["budget"].clone();
+            (budget["quarantined"] == quarantined).then_some(())
+        })
+        .await;
+    };
+    told("wrong", json!({"n": 2})).await;
+    until_said("wrong").await;
+    told("right", json!({"store": true})).await;
+    until_said("right").await;
+    say("wrong").with("cache-control", "no-store").chat(&ask("Hi")).await.check(200);
+    until_said("wrong").await;
+    say("right").get("/v1/models").await.check(200);
+    until_said("right").await;
+    // Another caller's word is none on this entry.
+    let stranger = setup.server.client("sk-another").with("x-nearhit-feedback", &format!("{id}=wrong"));
+    stranger.get("/v1/models").await.check(200);
+    assert_eq!(learned().await, "");
 }

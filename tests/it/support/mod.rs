@@ -3,6 +3,7 @@
 //! Nothing here knows what is tested. Whatever takes a while is polled for, with a deadline that says what was missing.
 
 mod http;
+mod llmock;
 mod process;
 mod upstream;
 
@@ -10,6 +11,7 @@ use std::io::Write;
 use std::time::Duration;
 
 pub use self::http::{Answer, Client, summary};
+pub use self::llmock::Llmock;
 pub use self::process::{Finished, Home, Server};
 pub use self::upstream::{Live, Reply, Upstream, chunks, completion, completion_with, event_stream};
 

@@ -102,9 +102,14 @@ impl Home {
 
     /// Starts a server, and waits until it serves.
     pub async fn serve(&self, more: &[&str]) -> Server {
+        self.serve_with(more, &[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn serve_with(&self, more: &[&str], variables: &[(&str, &str)]) -> Server {
         let args = self.serve_args(more);
         let stderr = self.next_file("log");
-        let mut command = self.command(&args.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+        let mut command = self.command(&args.iter().map(String::as_str).collect::<Vec<_>>(), variables);
         command.stdout(Stdio::null()).stderr(create(&stderr));
         let mut child = command.spawn().expect("nearhit starts");
         let (url, admin_url) = until("the server serves", async || {

@@ -142,6 +142,69 @@ fn a_turn_for_the_worse_raises_an_alarm_and_the_bound() {
 }
 
 #[test]
+fn after_an_alarm_the_bound_relaxes_once_the_labels_are_within_the_budget_again() {
+    let mut bound = bound(Labels::Audit(0.2), 0.05, 0.1);
+    run(&mut bound, &mut Traffic::new(1, 0.3), 6_000);
+    run(&mut bound, &mut Traffic::new(2, 2.0), 2_000);
+    assert!(bound.tightened > 1.0);
+    run(&mut bound, &mut Traffic::new(3, 2.0), 2_000);
+    assert!(bound.tightened > 1.0, "nothing got better");
+    let alarms = bound.report().alarms;
+    run(&mut bound, &mut Traffic::new(4, 0.2), 60_000);
+    assert_eq!((bound.tightened, bound.report().alarms), (1.0, alarms));
+    assert!(bound.since_alarm.is_empty());
+}
+
+#[test]
+fn only_labels_of_what_would_be_served_relax_the_bound() {
+    let check = |labels: &[(f64, usize, bool)], is_recovered: bool| {
+        let rows: Vec<(f64, bool)> = (0..4_000).map(|row| (0.5 + f64::from(row) / 8_000.0, row % 10 != 0)).collect();
+        let mut bound = filled(&rows, Budget { max_error: 0.05, max_error_per_hit: 0.1 });
+        let lowest = Bin::of(0.9);
+        bound.tightened = TIGHTENED_ON_ALARM;
+        for &(score, count, is_right) in labels {
+            bound.since_alarm.extend(std::iter::repeat_n((Bin::of(score), is_right), count));
+        }
+        assert_eq!(bound.has_recovered(lowest), is_recovered, "{labels:?}");
+    };
+    check(&[], false);
+    check(&[(0.95, WINDOW_MIN - 1, true)], false);
+    check(&[(0.95, WINDOW_MIN, true)], true);
+    check(&[(0.85, 1_000, true)], false);
+    check(&[(0.95, 100, true), (0.95, 20, false)], false);
+    check(&[(0.95, 400, true), (0.95, 20, false)], true);
+    check(&[(0.95, 400, true), (0.85, 400, false)], true);
+}
+
+#[test]
+fn what_is_found_by_its_template_is_weighed_too() {
+    let served = |wrong_every: usize, wrong_from: usize| {
+        let mut bound = bound(Labels::Misses, 0.05, 0.1);
+        let mut chance = fastrand::Rng::with_seed(7);
+        let mut hits = [0, 0];
+        for request in 0..6_000 {
+            let decision = bound.decide_template([chance.f64(), chance.f64()]);
+            bound.record(decision);
+            hits[usize::from(request >= 4_000)] += usize::from(decision.action.is_hit());
+            if decision.action != Action::Serve {
+                bound.learn(decision, request < wrong_from || request % wrong_every != 0);
+            }
+        }
+        (hits, bound.report())
+    };
+    let ([before, after], report) = served(1_000, 0);
+    assert!(before > 3_000 && after > 1_500 && report.error < 0.05, "{before} {after} {report:?}");
+    let ([before, after], report) = served(2, 2_000);
+    assert!(before > 1_000 && after == 0 && report.bound == 1.0, "{before} {after} {report:?}");
+}
+
+#[test]
+fn without_labels_a_template_is_served_where_anything_is() {
+    let is_hit = |max_error| bound(Labels::None, max_error, 1.0).decide_template([0.0, 0.0]).action.is_hit();
+    assert!(is_hit(0.01) && !is_hit(0.0));
+}
+
+#[test]
 fn a_complaint_is_counted_and_is_no_sample() {
     let mut bound = bound(Labels::Misses, 0.05, 1.0);
     run(&mut bound, &mut Traffic::new(1, 0.3), 2_000);
@@ -198,6 +261,54 @@ proptest! {
         bound.set_terms(Budget { max_error: small, max_error_per_hit: few }, Labels::Misses);
         prop_assert!(bound.lowest() >= lowest);
         prop_assert!(loose.is_hit() || !bound.decide(Some(score), [draw, 0.0]).action.is_hit());
+    }
+
+    #[test]
+    fn an_alarm_never_adds_hits(
+        rows in prop::collection::vec((0.5f64..1.0, prop::bool::weighted(0.9)), 100..1_000),
+        max_error in 0.0f64..0.2,
+        max_error_per_hit in 0.0f64..0.3,
+        tightened in 1.0f64..20.0,
+        score in prop::option::of(0.5f64..1.0),
+        draw in 0.0f64..1.0,
+    ) {
+        let mut bound = filled(&rows, Budget { max_error, max_error_per_hit });
+        let decide = |bound: &Bound| match score {
+            Some(score) => bound.decide(Some(score), [draw, 0.0]).action,
+            None => bound.decide_template([draw, 0.0]).action,
+        };
+        let (loose, lowest, rates) = (decide(&bound), bound.lowest(), bound.rates.clone());
+        bound.tightened = tightened;
+        bound.settle();
+        prop_assert!(bound.lowest() >= lowest);
+        prop_assert!(loose.is_hit() || !decide(&bound).is_hit());
+        for bin in (0..BINS).map(Bin::at) {
+            prop_assert!(bound.rates.wrong(bin) >= rates.wrong(bin));
+        }
+    }
+
+    #[test]
+    fn nothing_relaxes_without_evidence(
+        labels in prop::collection::vec((0.5f64..1.0, prop::bool::weighted(0.97)), 0..400),
+        max_error in 0.0f64..0.2,
+        max_error_per_hit in 0.0f64..0.3,
+    ) {
+        let rows: Vec<(f64, bool)> = (0..400).map(|row| (0.5 + f64::from(row) / 800.0, row % 20 != 0)).collect();
+        let mut bound = filled(&rows, Budget { max_error, max_error_per_hit });
+        bound.tightened = TIGHTENED_ON_ALARM;
+        bound.settle();
+        prop_assert!(bound.tightened > 1.0, "no label came since");
+        bound.since_alarm = labels.iter().map(|&(score, is_right)| (Bin::of(score), is_right)).collect();
+        let loosest = bound.loosest(&bound.rates_at(1.0));
+        let served: Vec<bool> =
+            bound.since_alarm.iter().filter(|(bin, _)| *bin >= loosest).map(|(_, is_right)| *is_right).collect();
+        bound.settle();
+        if bound.tightened <= 1.0 {
+            let wrong = served.iter().filter(|is_right| !**is_right).count();
+            prop_assert!(served.len() >= WINDOW_MIN);
+            prop_assert!(wrong as f64 <= max_error_per_hit * served.len() as f64);
+            prop_assert_eq!(bound.lowest(), loosest);
+        }
     }
 
     #[test]

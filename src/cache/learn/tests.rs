@@ -1,0 +1,179 @@
+//! Over a store in memory and an embedder to which everything is near.
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+
+use super::super::{CacheSettings, Lookup, NewEntry, Parts, Query};
+use super::*;
+use crate::clock::ManualClock;
+use crate::decision::{Answer, AnswerKind, Embedding, Origin, Tier, Vars};
+use crate::embed::{EmbedError, Embedder};
+use crate::store::memory::MemoryStore;
+
+/// Gives every text one vector, and remembers what it was asked for.
+#[derive(Default)]
+struct AllNear(Mutex<Vec<String>>);
+
+#[async_trait]
+impl Embedder for AllNear {
+    fn model(&self) -> &str {
+        "all-near"
+    }
+
+    fn engine(&self) -> &str {
+        "none"
+    }
+
+    fn dimensions(&self) -> usize {
+        2
+    }
+
+    async fn embed(&self, texts: &[&str], _: Asker<'_>) -> Vec<Result<Embedding, EmbedError>> {
+        self.0.lock().extend(texts.iter().map(ToString::to_string));
+        texts.iter().map(|_| Ok(Embedding::new(vec![1.0, 0.0]).expect("a vector"))).collect()
+    }
+}
+
+struct Setup {
+    cache: Cache,
+    embedder: Arc<AllNear>,
+    clock: Arc<ManualClock>,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let (embedder, clock) = (Arc::<AllNear>::default(), Arc::new(ManualClock::at(1_000_000)));
+        let store = Arc::new(MemoryStore::default());
+        let parts = Parts { store, embedder: Some(Arc::clone(&embedder) as _), clock: Arc::clone(&clock) as _ };
+        let cache = Cache::new(parts, CacheSettings::default(), &mut Registry::default());
+        Self { cache, embedder, clock }
+    }
+
+    async fn insert(&self, text: &str, answer: &str) -> EntryId {
+        let new = NewEntry {
+            prompt: prompt(text),
+            origin: Origin::Prompt { context: None },
+            answer: Answer { kind: AnswerKind::Text, body: answer.to_owned(), usage: None },
+            tags: [].into(),
+            sources: [].into(),
+            writer: String::new(),
+            created_ms: None,
+            ttl: None,
+            vector: None,
+        };
+        self.cache.insert(new).await.expect("stored").id
+    }
+
+    /// The best match, if it is one of meaning.
+    async fn near(&self, text: &str) -> Option<Held> {
+        match self.cache.lookup(&Query::new(prompt(text))).await {
+            Lookup::Hit(matches) if matches[0].tier == Tier::Semantic => {
+                let first = matches.into_iter().next()?;
+                Some(Held { judged: first.judged?, entry: first.entry })
+            }
+            _ => None,
+        }
+    }
+
+    async fn complain(&self, id: EntryId, text: Option<&str>) {
+        assert!(self.cache.feedback(&owner(), id, false, text).await.expect("a store"));
+    }
+
+    async fn quarantined(&self) -> Option<usize> {
+        self.cache.learnt(&owner()).await.map(|learnt| learnt.quarantined)
+    }
+}
+
+fn owner() -> Owner {
+    Owner { tenant: Tenant::new("t"), cache: CacheName::default() }
+}
+
+fn prompt(text: &str) -> Prompt {
+    let vars: Vars = [("order".to_owned(), "K-4711".to_owned())].into();
+    Prompt::new(Scope::bare(Tenant::new("t"), CacheName::default()), text, vars)
+}
+
+const STORED: &str = "How do I return order K-4711?";
+
+const ASKED: &str = "How can I return order K-4711?";
+
+#[tokio::test]
+async fn feedback_on_another_question_is_scored_as_a_lookup_would() {
+    let setup = Setup::new();
+    let id = setup.insert(STORED, "By mail.").await;
+    assert!(setup.near(ASKED).await.is_some());
+    let looked_up = setup.embedder.0.lock().last().cloned().expect("a text");
+    assert!(!looked_up.contains("4711"), "{looked_up}");
+    // Served before the start: nothing but the text says what is meant.
+    let again = Setup { cache: restarted(&setup), ..setup };
+    again.complain(id, Some(ASKED)).await;
+    assert_eq!(again.embedder.0.lock().last(), Some(&looked_up));
+    assert!(again.near(ASKED).await.is_none());
+
+    let count = again.embedder.0.lock().len();
+    let id = again.insert("How do I return it?", "By mail.").await;
+    assert_eq!(again.embedder.0.lock().len(), count + 1);
+    again.complain(id, Some(&"How can I return it? ".repeat(1_000))).await;
+    assert!(again.near("How can I return it?").await.is_some(), "no such text would be served");
+}
+
+fn restarted(setup: &Setup) -> Cache {
+    let Setup { cache, embedder, clock } = setup;
+    let parts = Parts {
+        store: Arc::clone(cache.store()),
+        embedder: Some(Arc::clone(embedder) as _),
+        clock: Arc::clone(clock) as _,
+    };
+    Cache::new(parts, CacheSettings::default(), &mut Registry::default())
+}
+
+#[tokio::test]
+async fn what_was_judged_is_current_until_it_is_replaced_or_removed() {
+    let setup = Setup::new();
+    let id = setup.insert(STORED, "By mail.").await;
+    let held = setup.near(ASKED).await.expect("a hit");
+    let is_current = async || setup.cache.is_current(&held).await.expect("a store");
+    assert!(is_current().await);
+    setup.insert(STORED, "By courier.").await;
+    assert!(!is_current().await, "another answer in the same millisecond");
+    setup.insert(STORED, "By mail.").await;
+    assert!(is_current().await);
+    setup.clock.advance_ms(1);
+    setup.insert(STORED, "By mail.").await;
+    assert!(!is_current().await, "the same words, given anew");
+    let filter = Filter { owner: owner(), which: Which::Id(id), dry_run: false };
+    setup.cache.remove(&filter).await.expect("removed");
+    assert!(!is_current().await);
+}
+
+#[tokio::test]
+async fn what_is_gone_has_nothing_learned_of_it() {
+    let setup = Setup::new();
+    let ids = [setup.insert("one", "1").await, setup.insert("two", "2").await, setup.insert("three", "3").await];
+    for id in ids {
+        setup.complain(id, None).await;
+    }
+    assert_eq!(setup.quarantined().await, Some(3));
+    let remove = async |which: Which, dry_run: bool| {
+        setup.cache.remove(&Filter { owner: owner(), which, dry_run }).await.expect("removed");
+    };
+    remove(Which::Id(ids[0]), true).await;
+    assert_eq!(setup.quarantined().await, Some(3));
+    remove(Which::Id(ids[0]), false).await;
+    assert_eq!(setup.quarantined().await, Some(2));
+    setup.clock.advance_ms(1);
+    setup.insert("two", "2").await;
+    assert_eq!(setup.quarantined().await, Some(1), "it has another answer");
+    // However it went.
+    remove(Which::CreatedUntil(1_000_000), false).await;
+    assert_eq!(setup.quarantined().await, Some(0));
+
+    setup.complain(ids[1], None).await;
+    assert!(!setup.cache.save_learning().expect("JSON").is_empty());
+    remove(Which::All, true).await;
+    assert_eq!(setup.quarantined().await, Some(1));
+    remove(Which::All, false).await;
+    assert_eq!((setup.quarantined().await, setup.cache.save_learning().expect("JSON").len()), (None, 0));
+    setup.cache.learning_dropped().await;
+}
