@@ -52,7 +52,7 @@ impl Decimal {
         let Some(mut number) = self.digits.parse::<u128>().ok().filter(|_| self.digits.len() <= REDUCED_DIGITS) else {
             return;
         };
-        let common = greatest_common_divisor(number % self.divisor, self.divisor);
+        let common = gcd(number % self.divisor, self.divisor);
         number /= common;
         self.divisor /= common;
         for (factor, other) in [(2, 5), (5, 2)] {
@@ -66,8 +66,9 @@ impl Decimal {
     }
 }
 
-fn greatest_common_divisor(a: u128, b: u128) -> u128 {
-    if a == 0 { b } else { greatest_common_divisor(b % a, a) }
+/// The greatest divisor of both.
+fn gcd(a: u128, b: u128) -> u128 {
+    if a == 0 { b } else { gcd(b % a, a) }
 }
 
 /// Times the powers of 2 or 5 in a divisor of three digits such a number is still a `u128`.
