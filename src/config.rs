@@ -3,6 +3,8 @@
 //! Parsing finds every problem at once, each named by where it stands and the value that stands there. A key that is
 //! not known is a problem: a misspelt limit would otherwise be no limit.
 
+mod access;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use http::Uri;
 use toml::{Table, Value};
 
+pub use self::access::{AccessConfig, KeySource};
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
 use crate::decision::{CacheName, ContextRule, Judge, Perishable, Policy, Role, Similarity};
@@ -27,6 +30,7 @@ use crate::wire::{chat, controls};
 pub struct Config {
     pub data_dir: PathBuf,
     pub tenancy: Tenancy,
+    pub access: AccessConfig,
     pub serve: ServeSettings,
     pub upstream: UpstreamSettings,
     pub store: StoreSettings,
@@ -108,6 +112,7 @@ impl Config {
         let data_dir = from.text("data_dir").map_or(default_data_dir, PathBuf::from);
         Self {
             tenancy: from.word("tenancy", &[("per-key", Tenancy::PerKey), ("single", Tenancy::Single)]),
+            access: AccessConfig::read(from),
             serve: ServeSettings {
                 listen: from.address("serve.listen", 8080),
                 admin_listen: from.address("serve.admin_listen", 8081),

@@ -12,6 +12,7 @@ mod forward;
 mod freshness;
 #[cfg(feature = "bundled-model")]
 mod golden;
+mod keys;
 mod proxy;
 mod readme;
 mod restart;
