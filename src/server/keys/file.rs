@@ -88,7 +88,7 @@ impl KeyFile {
                     Ok(_) => {}
                     Err(problem) => spoilt = Some(KeyFileError::Damaged { path, problem }),
                 },
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                 Err(error) if error.kind() == ErrorKind::InvalidData => {
                     spoilt = Some(KeyFileError::Damaged { path, problem: error.to_string() });
                 }

@@ -121,7 +121,7 @@ async fn no_key_or_prompt_is_seen_anywhere_else() {
     assert!(files > 5 && log.len() > 10_000);
     assert_eq!(found, [""; 0]);
     // What is kept says nothing of keys either.
-    let server = home.serve(&[]).await;
+    let server = home.serve_with(&[], &[("OPERATORS", "canary-operator-openai")]).await;
     let kept = server.client(&key).get(ENTRIES).await.check(200).text();
     assert!(
         kept.contains("canary-prompt") && !PLANTED.iter().any(|secret| !KEPT.contains(secret) && kept.contains(secret)),
