@@ -144,9 +144,9 @@ pub enum SecretError {
 /// Lets a caller in that may make this call: puts its tenant into the request's extensions, or none where there is
 /// nobody to keep entries for.
 pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
-    let scope = scopes::needed(request.method(), route.as_deref());
-    let path = request.uri().path().to_owned();
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let scope = scopes::needed(request.method(), route);
+    let uri = request.uri().clone();
     let admitted = admit(&app, &mut request, scope).and_then(|tenant| match &tenant {
         Some(tenant) => app.traffic.admit(tenant).map_err(Refusal::from),
         None => Ok(None),
@@ -154,7 +154,7 @@ pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, 
     match admitted {
         Ok(None) => next.run(request).await,
         Ok(Some(permit)) => next.run(request).await.map(|body| Body::new(Held { body, _permit: permit })),
-        Err(refusal) => refusal.into_response(&path),
+        Err(refusal) => refusal.into_response(uri.path()),
     }
 }
 
