@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::limits::{Held, TooMuch};
 use super::{App, scopes};
 use crate::body::problem_response_for;
 use crate::decision::Tenant;
+use crate::layer::discard;
 use crate::upstream::WithOperatorsKey;
 use crate::wire::problem::Problem;
 
@@ -154,7 +156,10 @@ pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, 
     match admitted {
         Ok(None) => next.run(request).await,
         Ok(Some(permit)) => next.run(request).await.map(|body| Body::new(Held { body, _permit: permit })),
-        Err(refusal) => refusal.into_response(uri.path()),
+        Err(refusal) => {
+            discard(pin!(request.into_body()), app.layer.body_bytes_max).await;
+            refusal.into_response(uri.path())
+        }
     }
 }
 

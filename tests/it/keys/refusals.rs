@@ -198,6 +198,16 @@ async fn a_server_without_keys_refuses_them() {
     }
 }
 
+/// A client that is still sending learns why it is refused.
+#[tokio::test]
+async fn a_large_body_is_refused_like_any_other() {
+    let setup = Setup::start("").await;
+    for _ in 0..5 {
+        let answer = setup.client("nh_wrong").post(CHAT, &ask(&"x".repeat(8 << 20))).await;
+        answer.refusal(401, "invalid_api_key");
+    }
+}
+
 /// Health is told to everybody, and nothing else on either listener.
 #[tokio::test]
 async fn only_health_is_open() {
