@@ -55,7 +55,12 @@ impl http_body::Body for Body {
 
 /// The problem as a response.
 pub(crate) fn problem_response(problem: &Problem) -> Response<Body> {
-    let mut response = Response::new(Body::from(problem.to_json().to_string()));
+    problem_response_for("", problem)
+}
+
+/// The problem as a response that the clients of a path understand.
+pub(crate) fn problem_response_for(path: &str, problem: &Problem) -> Response<Body> {
+    let mut response = Response::new(Body::from(problem.to_json_for(path).to_string()));
     *response.status_mut() = problem.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -3,6 +3,7 @@
 //! Parsing finds every problem at once, each named by where it stands and the value that stands there. A key that is
 //! not known is a problem: a misspelt limit would otherwise be no limit.
 
+mod access;
 mod judge;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use http::Uri;
 use toml::{Table, Value};
 
+pub use self::access::{AccessConfig, KeySource};
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
 use crate::decision::{CacheName, ContextRule, Judge, Perishable, Policy, Role, Similarity};
@@ -30,6 +32,7 @@ use crate::wire::{chat, controls};
 pub struct Config {
     pub data_dir: PathBuf,
     pub tenancy: Tenancy,
+    pub access: AccessConfig,
     pub serve: ServeSettings,
     pub upstream: UpstreamSettings,
     pub store: StoreSettings,
@@ -118,6 +121,7 @@ impl Config {
         Self {
             judge,
             tenancy: from.word("tenancy", &[("per-key", Tenancy::PerKey), ("single", Tenancy::Single)]),
+            access: AccessConfig::read(from),
             serve: ServeSettings {
                 listen: from.address("serve.listen", 8080),
                 admin_listen: from.address("serve.admin_listen", 8081),

@@ -526,7 +526,7 @@ where
 
 /// Reads on and forgets, up to `limit` bytes: most clients send all they have before they listen, and one that is
 /// still sending when the connection closes never learns why.
-async fn discard<B>(mut body: Pin<&mut B>, limit: usize)
+pub(crate) async fn discard<B>(mut body: Pin<&mut B>, limit: usize)
 where
     B: http_body::Body<Data = Bytes>,
 {

@@ -1,10 +1,11 @@
 //! A running server, as the commands call it.
 
+use std::fmt;
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -20,12 +21,28 @@ pub(super) struct ServerArgs {
     /// Address of the server's data listener.
     #[arg(long, env = "NEARHIT_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// Key to call with; it decides whose entries are used.
+    /// Key to call with, nearhit's own (nh_...) or a provider's; it decides whose entries are used.
     #[arg(long, env = "NEARHIT_KEY", hide_env_values = true)]
-    key: Option<String>,
+    key: Option<CallersKey>,
     /// Print the server's JSON instead of text.
     #[arg(long, env = "NEARHIT_JSON", value_parser = FalseyValueParser::new())]
     pub(super) json: bool,
+}
+
+/// A key to call with, which no message shows.
+#[derive(Clone)]
+struct CallersKey(String);
+
+impl From<String> for CallersKey {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for CallersKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallersKey")
+    }
 }
 
 /// The name of a cache.
@@ -48,7 +65,7 @@ impl CacheArg {
 pub(super) struct Server {
     client: HttpClient,
     base: String,
-    key: Option<String>,
+    key: Option<CallersKey>,
 }
 
 impl Server {
@@ -72,8 +89,11 @@ impl Server {
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(CONTENT_TYPE, "application/json");
-        if let Some(key) = &self.key {
-            request = request.header(AUTHORIZATION, format!("Bearer {key}"));
+        if let Some(CallersKey(key)) = &self.key {
+            let value = HeaderValue::try_from(format!("Bearer {key}"));
+            let mut value = value.map_err(|_| Failure::usage("--key: must be a word of visible ASCII characters"))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
         }
         let body = Body::from(body.map(Value::to_string).unwrap_or_default());
         let request = request.body(body).map_err(|error| Failure::usage(error.to_string()))?;
@@ -92,6 +112,7 @@ impl Server {
         let failure = format!("the server answered {status}: {message}");
         Err(match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE => Failure::temporary(failure),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::no_permission(failure),
             status if status.is_server_error() => Failure::unavailable(failure),
             _ => Failure::data(failure),
         })

@@ -45,6 +45,11 @@ impl Failure {
         Self { code: 75, message: message.into() }
     }
 
+    /// A server refused the key.
+    pub(super) fn no_permission(message: impl Into<String>) -> Self {
+        Self { code: 77, message: message.into() }
+    }
+
     /// The configuration is wrong.
     pub(super) fn config(message: impl Into<String>) -> Self {
         Self { code: 78, message: message.into() }

@@ -8,6 +8,7 @@ mod eval;
 mod failure;
 mod files;
 mod judge;
+mod key;
 mod learned;
 #[cfg(feature = "candle")]
 mod model;
@@ -40,6 +41,8 @@ enum Command {
     Serve(settings::ServeArgs),
     /// Check a configuration file; every error at once.
     Check(check::CheckArgs),
+    /// Make, list and revoke keys for callers.
+    Key(key::KeyArgs),
     /// Search a running server's cache.
     Search(entries::SearchArgs),
     /// Store an answer in a running server's cache.
@@ -90,6 +93,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         match cli.command {
             Command::Serve(args) => serve::run(&args).await,
             Command::Check(args) => check::run(&args),
+            Command::Key(args) => key::run(&args),
             Command::Search(args) => entries::search(&args).await,
             Command::Insert(args) => entries::insert(&args).await,
             Command::Get(args) => entries::get(&args).await,

@@ -12,13 +12,14 @@ use super::learned::LearnedFile;
 use super::settings::ServeArgs;
 use crate::cache::{Cache, CacheSettings, Parts};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, EmbedModel};
+use crate::config::{Config, EmbedModel, KeySource};
 use crate::decision::EMBEDDER;
 use crate::embed::Embedder;
 use crate::layer::LayerSettings;
-use crate::server::{App, IdempotencyKeys, Secret, ServeError, serve};
+use crate::server::keys::KeyFile;
+use crate::server::{App, IdempotencyKeys, Keys, Secret, ServeError, Traffic, serve};
 use crate::store::{OpenStoreError, Store, StoreSettings};
-use crate::upstream::Upstream;
+use crate::upstream::{OperatorsKeys, ProviderKey, Upstream};
 
 pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.read()?;
@@ -59,6 +60,7 @@ async fn open(config: &Config) -> Result<App, Failure> {
         StoreSettings::Memory => Secret::random().map_err(|error| Failure::os(error.to_string()))?,
         StoreSettings::Local { .. } => open_secret(config, &mut degraded)?,
     };
+    let keys = open_keys(config)?;
     let embedder = match (&config.embed.model, open_embedder(config)) {
         (EmbedModel::External { .. }, _) => None,
         (_, Ok(embedder)) => Some(embedder),
@@ -99,6 +101,7 @@ async fn open(config: &Config) -> Result<App, Failure> {
     let settings = CacheSettings { external_dimensions, ..config.cache.clone() };
     let cache = Cache::new(Parts { store, embedder, clock }, settings, &mut registry);
     let upstream = Upstream::new(config.upstream.clone()).map_err(|error| Failure::os(format!("TLS: {error}")))?;
+    let upstream = upstream.with_keys(operators_keys(config)?);
     Ok(App {
         cache: Arc::new(cache),
         registry,
@@ -114,6 +117,8 @@ async fn open(config: &Config) -> Result<App, Failure> {
         judge,
         api_patience: config.embed.api_patience,
         tenancy: config.tenancy,
+        keys,
+        traffic: Traffic::new(config.access.limits.clone()),
         secret,
         embedder: model,
         engine,
@@ -158,6 +163,38 @@ fn open_secret(config: &Config, degraded: &mut BTreeSet<&'static str>) -> Result
     degraded.insert("tenants");
     let renewed = Secret::renew(folder).or_else(|_| Secret::random());
     renewed.map_err(|error| Failure::os(error.to_string()))
+}
+
+/// The keys of callers. Where they are lost the server refuses calls with them; it does not start if the operator is
+/// strict.
+fn open_keys(config: &Config) -> Result<Keys, Failure> {
+    let file = KeyFile::new(&config.data_dir);
+    if config.serve.strict {
+        file.read()?;
+    }
+    Ok(Keys::open(config.access.keys.clone(), file, config.access.require_keys))
+}
+
+/// The operator's own keys for the providers.
+fn operators_keys(config: &Config) -> Result<OperatorsKeys, Failure> {
+    let read = |provider: &str, source: &Option<KeySource>| {
+        let Some(source) = source else { return Ok(None) };
+        let (setting, text) = match source {
+            KeySource::Variable(name) => (
+                format!("upstream.{provider}_key_env: the environment variable {name:?}"),
+                // The error of a variable that is no text shows its value.
+                std::env::var(name).map_err(|_| "is not set, or is no text".to_owned()),
+            ),
+            KeySource::File(path) => (
+                format!("upstream.{provider}_key_file: {}", path.display()),
+                std::fs::read_to_string(path).map_err(|error| error.to_string()),
+            ),
+        };
+        let key = text.and_then(|text| ProviderKey::parse(&text).map_err(|error| error.to_string()));
+        key.map(Some).map_err(|error| Failure::config(format!("{setting}: {error}")))
+    };
+    let access = &config.access;
+    Ok(OperatorsKeys::new(read("openai", &access.openai_key)?, read("anthropic", &access.anthropic_key)?))
 }
 
 /// The embedder that the configuration names; the error says why there is none.

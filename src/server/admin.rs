@@ -7,7 +7,8 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use http::header::CONTENT_TYPE;
-use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 
 use super::{App, api, health};
 
@@ -28,9 +29,33 @@ async fn openapi() -> Json<utoipa::openapi::OpenApi> {
     Json(Api::openapi())
 }
 
+/// Where a key may stand.
+struct KeySchemes;
+
+impl Modify for KeySchemes {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A key of nearhit's own, nh_..."))
+            .build();
+        let header =
+            ApiKey::Header(ApiKeyValue::with_description("x-nearhit-key", "The same, beside a provider's key"));
+        let components = api.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        components.add_security_scheme("nearhitKey", SecurityScheme::ApiKey(header));
+    }
+}
+
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "nearhit", description = "A semantic cache for LLM calls"),
+    modifiers(&KeySchemes),
+    // None where the server has no keys.
+    security((), ("bearer" = []), ("nearhitKey" = [])),
+    info(
+        title = "nearhit",
+        description = "A semantic cache for LLM calls. Where the server has keys of its own, every call but /healthz and /readyz \
+            needs one: 401 without a valid key, 403 without the scope, 429 beyond the tenant's limits."
+    ),
     paths(
         health::healthz,
         health::readyz,

@@ -2,17 +2,26 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::body::Body;
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::StatusCode;
+use http::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER};
 
-use super::App;
+use super::credentials::Credentials;
 use super::error::ApiError;
+use super::keys::{KeyRecord, KeyScope, KeysInForce};
+use super::limits::{Held, TooMuch};
+use super::{App, scopes};
+use crate::body::problem_response_for;
 use crate::decision::Tenant;
+use crate::layer::discard;
+use crate::upstream::WithOperatorsKey;
 use crate::wire::problem::Problem;
 
 /// Who shares entries with whom.
@@ -104,7 +113,7 @@ fn unchecked(bytes: &[u8]) -> Option<[u8; 32]> {
     (checked(&secret) == bytes).then_some(secret)
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
 
     let mut options = std::fs::OpenOptions::new();
@@ -134,51 +143,126 @@ pub enum SecretError {
     Damaged { path: std::path::PathBuf },
 }
 
-/// Puts the caller's tenant into the request's extensions, or none where there is nobody to keep entries for.
+/// Lets a caller in that may make this call: puts its tenant into the request's extensions, or none where there is
+/// nobody to keep entries for.
 pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let local = request
-        .extensions()
-        .get::<ConnectInfo<SocketAddr>>()
-        .is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
-    match tenant_of(&app, request.headers(), local) {
-        Ok(tenant) => {
-            if let Some(tenant) = tenant {
-                request.extensions_mut().insert(tenant);
-            }
-            next.run(request).await
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let scope = scopes::needed(request.method(), route);
+    let uri = request.uri().clone();
+    let admitted = admit(&app, &mut request, scope).and_then(|tenant| match &tenant {
+        Some(tenant) => app.traffic.admit(tenant).map_err(Refusal::from),
+        None => Ok(None),
+    });
+    match admitted {
+        Ok(None) => next.run(request).await,
+        Ok(Some(permit)) => next.run(request).await.map(|body| Body::new(Held { body, _permit: permit })),
+        Err(refusal) => {
+            discard(pin!(request.into_body()), app.layer.body_bytes_max).await;
+            refusal.into_response(uri.path())
         }
-        Err(problem) => ApiError::from(problem).into_response(),
     }
 }
 
-fn tenant_of(app: &App, headers: &HeaderMap, local: bool) -> Result<Option<Tenant>, Problem> {
-    let key_name = http::HeaderName::from_static("x-api-key");
-    for name in [AUTHORIZATION, key_name.clone()] {
-        if headers.get_all(&name).iter().count() > 1 {
-            return Err(Problem::invalid(name.as_str(), format!("{name}: must be given once at most")));
+/// Lets nobody but administrators in, where there is any key for them.
+pub(super) async fn administrators_only(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let keys = app.keys.in_force();
+    let allowed = Credentials::take(request.headers_mut()).map_err(Refusal::from).and_then(|credentials| {
+        if keys.is_required_for_admin() {
+            valid_key(&app, &keys, &credentials, KeyScope::Admin)?;
         }
+        Ok(())
+    });
+    match allowed {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(""),
     }
-    if app.tenancy == Tenancy::Single {
-        return Ok(Some(Tenant::new("single")));
-    }
-    let keys: Vec<&[u8]> =
-        [AUTHORIZATION, key_name].iter().filter_map(|name| headers.get(name)).map(provider_key).collect();
-    if headers.contains_key("x-nearhit-key") || keys.iter().any(|key| key.starts_with(b"nh_")) {
+}
+
+/// The caller's tenant. What the request then carries is for its handlers and the provider.
+fn admit(app: &App, request: &mut Request, scope: KeyScope) -> Result<Option<Tenant>, Refusal> {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let is_local = peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
+    let credentials = Credentials::take(request.headers_mut())?;
+    let keys = app.keys.in_force();
+    let named = if keys.is_required() {
+        let key = valid_key(app, &keys, &credentials, scope)?;
+        if credentials.provider().is_empty() {
+            request.extensions_mut().insert(WithOperatorsKey);
+        }
+        Some(key.tenant.tenant())
+    } else if credentials.shown().is_some() {
         // Whoever sends one expects the tenant that it names, and must not get another.
-        return Err(Problem::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "this server has no keys of its own"));
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, INVALID_KEY, "this server has no keys of its own");
+        return Err(problem.into());
+    } else {
+        match credentials.provider().as_slice() {
+            [] => is_local.then(|| Tenant::new("local")),
+            keys => Some(app.secret.tenant(keys)),
+        }
+    };
+    let tenant = match app.tenancy {
+        Tenancy::Single => Some(Tenant::new("single")),
+        Tenancy::PerKey => named,
+    };
+    if let Some(tenant) = &tenant {
+        request.extensions_mut().insert(tenant.clone());
     }
-    Ok(match keys.as_slice() {
-        [] if local => Some(Tenant::new("local")),
-        [] => None,
-        keys => Some(app.secret.tenant(keys)),
-    })
+    Ok(tenant)
 }
 
-/// The key in a header's value.
-fn provider_key(value: &HeaderValue) -> &[u8] {
-    let value = value.as_bytes();
-    value.strip_prefix(b"Bearer ").unwrap_or(value)
+/// The caller's key, if it is valid and for this. Why it is not valid is nobody's business: one refusal for all.
+fn valid_key<'a>(
+    app: &App,
+    keys: &'a KeysInForce,
+    credentials: &Credentials,
+    scope: KeyScope,
+) -> Result<&'a KeyRecord, Refusal> {
+    let key = keys.check(credentials.shown().unwrap_or_default(), app.cache.now_ms()).ok_or_else(|| {
+        let message = "a valid nearhit key is needed: x-nearhit-key: nh_..., or Authorization: Bearer nh_...";
+        Problem::new(StatusCode::UNAUTHORIZED, INVALID_KEY, message)
+    })?;
+    if !key.allows(scope) {
+        let message = format!("this key lacks the scope {:?}, which this call needs", scope.as_str());
+        return Err(Problem::new(StatusCode::FORBIDDEN, "permission_denied", message).into());
+    }
+    Ok(key)
 }
+
+/// Why a call goes no further.
+struct Refusal {
+    problem: Problem,
+    /// How long it would be refused.
+    wait: Option<Duration>,
+}
+
+impl Refusal {
+    /// For the clients of this path.
+    fn into_response(self, path: &str) -> Response {
+        let mut response = problem_response_for(path, &self.problem);
+        if let Some(wait) = self.wait {
+            let whole_s = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_s.max(1)));
+        }
+        response.map(Body::new)
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, wait: None }
+    }
+}
+
+impl From<TooMuch> for Refusal {
+    fn from(TooMuch { wait, what }: TooMuch) -> Self {
+        let message =
+            format!("too many {what} of this tenant; this is nearhit's own limit, the provider was not asked");
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message);
+        Self { problem, wait: Some(wait) }
+    }
+}
+
+const INVALID_KEY: &str = "invalid_api_key";
 
 /// Refuses names that are not this machine's: a listener that only this machine reaches is reached by web pages too,
 /// under names of their own (DNS rebinding).

@@ -31,13 +31,16 @@ pub(super) struct Readiness {
     #[schema(example = "ready")]
     state: &'static str,
     /// Parts that do not work: `embedder` (only exact matches are served), `store` (nothing new outlives
-    /// the process), `tenants` (their secret was lost: callers with a key begin anew).
+    /// the process), `tenants` (their secret was lost: callers with a provider's key begin anew), `keys` (nearhit's own
+    /// are lost: calls with them are refused).
     degraded: Vec<&'static str>,
     /// The model that turns text into vectors.
     embedder: String,
     /// What computes it, and in which precision.
     #[schema(example = "candle-fused f32 avx512")]
     engine: String,
+    /// Why keys of nearhit's own are lost, where they are.
+    keys: Option<String>,
     store: StoreHealth,
 }
 
@@ -117,12 +120,16 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
     if health.failing.is_some() || health.full {
         degraded.insert("store");
     }
+    let keys = app.keys.in_force().problem().map(str::to_owned);
+    if keys.is_some() {
+        degraded.insert("keys");
+    }
     let (status, state) = match health.loading {
         true => (StatusCode::SERVICE_UNAVAILABLE, "repairing"),
         false => (StatusCode::OK, "ready"),
     };
     let degraded = degraded.into_iter().collect();
     let (embedder, engine) = (app.embedder.clone(), app.engine.clone());
-    let readiness = Readiness { state, degraded, embedder, engine, store: health.into() };
+    let readiness = Readiness { state, degraded, embedder, engine, keys, store: health.into() };
     (status, Json(readiness)).into_response()
 }

@@ -3,13 +3,18 @@
 mod admin;
 mod api;
 mod auth;
+mod credentials;
 mod error;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod health;
 mod idempotency;
+pub mod keys;
+mod limits;
 mod proxy;
+mod rate;
 mod run;
+mod scopes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,6 +33,9 @@ use crate::upstream::Upstream;
 
 pub use self::auth::{Secret, SecretError, Tenancy};
 pub use self::idempotency::IdempotencyKeys;
+pub use self::keys::Keys;
+pub use self::limits::{TenantLimit, TenantLimits, Traffic};
+pub use self::rate::Rate;
 pub use self::run::{ServeError, ServeSettings, serve};
 
 /// What the handlers share.
@@ -41,6 +49,10 @@ pub struct App {
     /// Longest that a search through the cache API waits for its embedding.
     pub api_patience: Duration,
     pub tenancy: Tenancy,
+    /// Who may call.
+    pub keys: Keys,
+    /// How much.
+    pub traffic: Traffic,
     /// Keys tenant names, so that a name does not give away a provider key.
     pub secret: Secret,
     /// Which model embeds, and what computes it, for people to read.
@@ -58,6 +70,7 @@ pub fn data_plane(app: &Arc<App>) -> Router {
     let proxy = proxy::service(app);
     let guarded = api::routes()
         .fallback(move |request: Request| proxy::forward(proxy.clone(), request))
+        .method_not_allowed_fallback(error::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(app), auth::identify));
     let routes = Router::new().merge(health::routes()).merge(guarded);
     #[cfg(feature = "grpc")]
@@ -69,7 +82,11 @@ pub fn data_plane(app: &Arc<App>) -> Router {
 pub fn admin_plane(app: &Arc<App>) -> Router {
     Router::new()
         .merge(health::routes())
-        .merge(admin::routes())
+        .merge(
+            admin::routes()
+                .method_not_allowed_fallback(error::method_not_allowed)
+                .layer(from_fn_with_state(Arc::clone(app), auth::administrators_only)),
+        )
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(Arc::clone(app))

@@ -15,7 +15,7 @@ use super::{App, admin_plane, auth, data_plane};
 pub struct ServeSettings {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
-    /// Listen on addresses that other machines reach, without any keys.
+    /// Listen on addresses that other machines reach, also without any keys.
     pub insecure: bool,
     /// Refuse to start in a degraded state.
     pub strict: bool,
@@ -31,10 +31,10 @@ pub enum ServeError {
     #[error("{key}: cannot listen on {address}: {source}")]
     Listen { key: &'static str, address: SocketAddr, source: std::io::Error },
     #[error(
-        "{key}: {address} can be reached from other machines, and no keys are configured; \
+        "{key}: {address} can be reached from other machines, and there is no {needed}: make one with nearhit key create, \
          listen on 127.0.0.1, or start with --insecure if a network you trust is all around"
     )]
-    Exposed { key: &'static str, address: SocketAddr },
+    Exposed { key: &'static str, address: SocketAddr, needed: &'static str },
     #[error("the server broke: {0}")]
     Broken(#[source] std::io::Error),
 }
@@ -51,13 +51,17 @@ pub async fn serve(
     started: impl FnOnce(SocketAddr, SocketAddr),
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let data = listen("serve.listen", settings.listen, settings.insecure).await?;
-    let admin = listen("serve.admin_listen", settings.admin_listen, settings.insecure).await?;
+    let keys = app.keys.in_force();
+    let needed = (!settings.insecure && !keys.is_required()).then_some("key");
+    let data = listen("serve.listen", settings.listen, needed).await?;
+    let needed = (!settings.insecure && !keys.is_required_for_admin()).then_some("key with the scope admin");
+    let admin = listen("serve.admin_listen", settings.admin_listen, needed).await?;
     let bound = |listener: &TcpListener| listener.local_addr().map_err(ServeError::Broken);
     let (data_address, admin_address) = (bound(&data)?, bound(&admin)?);
     started(data_address, admin_address);
     let renewing = tokio::spawn(renew_vectors(Arc::clone(&app)));
     let mining = tokio::spawn(mine_templates(Arc::clone(&app)));
+    let watching = tokio::spawn(watch_keys(Arc::clone(&app)));
 
     let (stopping, stopped) = tokio::sync::watch::channel(false);
     let stop_signal = tokio::spawn(async move {
@@ -85,6 +89,7 @@ pub async fn serve(
     stop_signal.abort();
     renewing.abort();
     mining.abort();
+    watching.abort();
     // Answers that were sent are stored before the process goes.
     app.tasks.close();
     if tokio::time::timeout(STORE_TIME, app.tasks.wait()).await.is_err() {
@@ -110,9 +115,27 @@ async fn mine_templates(app: Arc<App>) {
     }
 }
 
-async fn listen(key: &'static str, address: SocketAddr, insecure: bool) -> Result<TcpListener, ServeError> {
-    if !address.ip().is_loopback() && !insecure {
-        return Err(ServeError::Exposed { key, address });
+/// Takes up keys that are created or revoked while the server runs.
+async fn watch_keys(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(KEYS_PAUSE).await;
+        let app = Arc::clone(&app);
+        if tokio::task::spawn_blocking(move || app.keys.refresh()).await.is_err() {
+            tracing::error!("reading the keys panicked");
+        }
+    }
+}
+
+/// `needed` is the key that is missing for an address that other machines reach.
+async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+    needed: Option<&'static str>,
+) -> Result<TcpListener, ServeError> {
+    if !address.ip().is_loopback()
+        && let Some(needed) = needed
+    {
+        return Err(ServeError::Exposed { key, address, needed });
     }
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
 }
@@ -143,3 +166,6 @@ async fn run(
 
 /// Longest wait, at the end, for answers to be stored.
 const STORE_TIME: Duration = Duration::from_secs(10);
+
+/// Between two looks at the key file: a revoked key is refused within a second, with room to spare.
+const KEYS_PAUSE: Duration = Duration::from_millis(200);

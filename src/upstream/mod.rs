@@ -4,6 +4,7 @@
 //! goes is decided by configuration and path alone, never by anything in the request.
 
 pub mod judge;
+mod keys;
 mod tls;
 
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower_service::Service;
 
+pub use self::keys::{InvalidKey, OperatorsKeys, ProviderKey, WithOperatorsKey};
 use crate::body::{Body, problem_response};
 use crate::wire::problem::Problem;
 
@@ -61,13 +63,23 @@ pub fn http_client(connect_timeout: Duration) -> Result<HttpClient, rustls::Erro
 pub struct Upstream {
     client: HttpClient,
     settings: Arc<UpstreamSettings>,
+    keys: OperatorsKeys,
 }
 
 impl Upstream {
     /// # Errors
     /// The machine offers no usable TLS configuration.
     pub fn new(settings: UpstreamSettings) -> Result<Self, rustls::Error> {
-        Ok(Self { client: http_client(settings.connect_timeout)?, settings: Arc::new(settings) })
+        Ok(Self {
+            client: http_client(settings.connect_timeout)?,
+            settings: Arc::new(settings),
+            keys: OperatorsKeys::default(),
+        })
+    }
+
+    /// With keys for callers that bring none of their own.
+    pub fn with_keys(self, keys: OperatorsKeys) -> Self {
+        Self { keys, ..self }
     }
 
     async fn send(self, request: Request<Body>) -> Response<Body> {
@@ -76,6 +88,11 @@ impl Upstream {
             let message = format!("no upstream for the path {:?}", parts.uri.path());
             return problem_response(&Problem::new(StatusCode::NOT_FOUND, "unknown_path", message));
         };
+        let wants_key = parts.extensions.remove::<WithOperatorsKey>().is_some();
+        if let Some((name, value)) = self.keys.header_for(is_for_anthropic(parts.uri.path(), &parts.headers), wants_key)
+        {
+            parts.headers.insert(name, value);
+        }
         parts.uri = target;
         parts.version = Version::HTTP_11;
         parts.headers.remove(HOST);
@@ -105,17 +122,23 @@ impl UpstreamSettings {
     fn target(&self, uri: &Uri, headers: &HeaderMap) -> Option<Uri> {
         let path = uri.path();
         let tail = path.strip_prefix("/v1/")?;
-        let for_anthropic = tail == "messages"
-            || tail.starts_with("messages/")
-            || (headers.contains_key("anthropic-version") && tail != "chat/completions");
-        let (base, tail) =
-            if for_anthropic { (&self.anthropic, path.trim_start_matches('/')) } else { (&self.openai, tail) };
+        let (base, tail) = if is_for_anthropic(path, headers) {
+            (&self.anthropic, path.trim_start_matches('/'))
+        } else {
+            (&self.openai, tail)
+        };
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let target = format!("{}/{tail}{query}", base.path().trim_end_matches('/'));
         let mut parts = base.clone().into_parts();
         parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
         Uri::from_parts(parts).ok()
     }
+}
+
+fn is_for_anthropic(path: &str, headers: &HeaderMap) -> bool {
+    path == "/v1/messages"
+        || path.starts_with("/v1/messages/")
+        || (headers.contains_key("anthropic-version") && path != "/v1/chat/completions")
 }
 
 impl Service<Request<Body>> for Upstream {

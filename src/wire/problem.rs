@@ -1,4 +1,4 @@
-//! A refusal in OpenAI's error shape: `{"error": {"message", "type", "param", "code"}}`.
+//! A refusal in OpenAI's error shape, `{"error": {"message", "type", "param", "code"}}`, or in Anthropic's.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -46,6 +46,22 @@ impl Problem {
 
     pub fn to_json(&self) -> Value {
         json!({"error": {"message": self.message, "type": self.kind(), "param": self.param, "code": self.code}})
+    }
+
+    /// In Anthropic's error shape: `{"type": "error", "error": {"type", "message"}}`.
+    pub fn to_anthropic_json(&self) -> Value {
+        let kind = match self.status {
+            StatusCode::NOT_FOUND => "not_found_error",
+            StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+            _ => self.kind(),
+        };
+        json!({"type": "error", "error": {"type": kind, "message": self.message}})
+    }
+
+    /// In the shape that the clients of a path expect.
+    pub fn to_json_for(&self, path: &str) -> Value {
+        let is_anthropic = path == "/v1/messages" || path.starts_with("/v1/messages/");
+        if is_anthropic { self.to_anthropic_json() } else { self.to_json() }
     }
 
     fn kind(&self) -> &'static str {

@@ -14,6 +14,7 @@ mod freshness;
 mod golden;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod keys;
 mod proxy;
 mod readme;
 mod restart;

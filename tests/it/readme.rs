@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::support::{Home, variable};
 
 /// The snippets that a test below runs.
-const RUN: &[&str] = &["check", "eval", "first hit", "grpc", "proxy, first call", "python"];
+const RUN: &[&str] = &["check", "eval", "first hit", "grpc", "keys", "proxy, first call", "python"];
 
 /// A fenced block with the comment before it.
 struct Snippet {
@@ -159,19 +159,34 @@ fn every_command_is_named() {
     assert!(count >= 12, "{help}");
 }
 
-#[cfg(feature = "bundled-model")]
 mod run {
-    //! What needs the embedder.
+    //! Snippets, as a reader runs them.
 
     use std::ffi::OsString;
     use std::path::PathBuf;
     use std::process::{Command, Stdio};
 
-    use serde_json::Value;
-
     use super::{Snippet, snippets};
-    use crate::support::{Home, Server, Upstream, skip, variable};
+    use crate::support::{Home, Server, skip};
+    #[cfg(feature = "bundled-model")]
+    use {
+        crate::support::{Upstream, variable},
+        serde_json::Value,
+    };
 
+    #[tokio::test]
+    async fn keys() {
+        if !has("curl") {
+            return skip("there is no curl");
+        }
+        let home = Home::new();
+        let server = home.serve(&[]).await;
+        check_lines("keys", &run(&home, Some(&server), "keys", sh).await);
+        let refused = std::fs::read_to_string(home.path("refused.json")).expect("a body");
+        assert!(refused.contains("invalid_api_key"), "{refused}");
+    }
+
+    #[cfg(feature = "bundled-model")]
     #[tokio::test]
     async fn first_hit() {
         if !has("curl") {
@@ -184,6 +199,7 @@ mod run {
         assert!(is_alike(&shown, &printed), "README.md shows {shown}\nand it is {printed}");
     }
 
+    #[cfg(feature = "bundled-model")]
     #[tokio::test]
     async fn proxy() {
         if !has("curl") {
@@ -204,6 +220,7 @@ mod run {
         assert_eq!(upstream.count(), 1, "the second call was served from the cache");
     }
 
+    #[cfg(feature = "bundled-model")]
     #[tokio::test]
     async fn eval() {
         check_lines("eval", &run(&Home::new(), None, "eval", sh).await);
@@ -221,6 +238,7 @@ mod run {
         let mut command = command(&text);
         command.current_dir(home.path("")).env("PATH", path).env("OPENAI_API_KEY", KEY).stdin(Stdio::null());
         command.env("HOME", home.path("")).env("XDG_DATA_HOME", home.data()).env("NO_PROXY", "127.0.0.1");
+        command.env("NEARHIT_DATA_DIR", home.data());
         let output = tokio::task::spawn_blocking(move || command.output());
         let output = output.await.expect("no panic").expect("a program that starts");
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -248,6 +266,7 @@ mod run {
     }
 
     /// Equal, but for times, and the last digits of numbers.
+    #[cfg(feature = "bundled-model")]
     fn is_alike(shown: &Value, printed: &Value) -> bool {
         match (shown, printed) {
             (Value::Object(shown), Value::Object(printed)) => {
@@ -276,6 +295,7 @@ mod run {
         found.unwrap_or_else(|| panic!("README.md has no {kind}: {name}"))
     }
 
+    #[cfg(feature = "bundled-model")]
     fn last_json(text: &str) -> Value {
         let values = serde_json::Deserializer::from_str(text).into_iter();
         values.map(|value| value.unwrap_or_else(|error| panic!("{error}: {text}"))).last().expect("a JSON value")

@@ -58,6 +58,8 @@ async fn the_description_lists_every_path() {
     let server = home.serve(&[]).await;
     let described = server.admin().get("/openapi.json").await.check(200).json();
     let paths = described["paths"].as_object().expect("paths");
+    let schemes = described.pointer("/components/securitySchemes").and_then(|schemes| schemes.as_object());
+    assert_eq!(schemes.expect("schemes").keys().collect::<Vec<_>>(), ["bearer", "nearhitKey"]);
     let entries = "/v1/caches/{cache}/entries";
     let expected = [
         ("/healthz", vec!["get"]),

@@ -1,6 +1,7 @@
 //! The command line as scripts use it: data on stdout, everything else on stderr, exit codes of sysexits(3).
 
 mod entries;
+mod key;
 #[cfg(feature = "candle")]
 mod model;
 mod transfer;

@@ -31,6 +31,7 @@ pub struct Server {
     child: Child,
     pub url: String,
     pub admin_url: String,
+    stdout: PathBuf,
     stderr: PathBuf,
 }
 
@@ -100,6 +101,23 @@ impl Home {
         self.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
+    /// Makes a key with these scopes; the key.
+    pub fn key(&self, tenant: &str, scopes: &str) -> String {
+        self.key_with(&["--tenant", tenant, "--scopes", scopes])
+    }
+
+    /// Makes a key; the key.
+    pub fn key_with(&self, more: &[&str]) -> String {
+        let made = self.run(&[&["key", "create", "--data-dir", &text(&self.data())], more].concat());
+        made.check(0, &[]);
+        made.stdout.trim().to_owned()
+    }
+
+    /// Revokes a key.
+    pub fn revoke(&self, key: &str) {
+        self.run(&["key", "revoke", key, "--data-dir", &text(&self.data())]).check(0, &[]);
+    }
+
     /// Starts a server, and waits until it serves.
     pub async fn serve(&self, more: &[&str]) -> Server {
         self.serve_with(more, &[]).await
@@ -108,9 +126,9 @@ impl Home {
     /// The same with these variables in its environment.
     pub async fn serve_with(&self, more: &[&str], variables: &[(&str, &str)]) -> Server {
         let args = self.serve_args(more);
-        let stderr = self.next_file("log");
+        let (stdout, stderr) = (self.next_file("stdout"), self.next_file("log"));
         let mut command = self.command(&args.iter().map(String::as_str).collect::<Vec<_>>(), variables);
-        command.stdout(Stdio::null()).stderr(create(&stderr));
+        command.stdout(create(&stdout)).stderr(create(&stderr));
         let mut child = command.spawn().expect("nearhit starts");
         let (url, admin_url) = until("the server serves", async || {
             if let Some(status) = child.try_wait().expect("a child of ours") {
@@ -119,7 +137,7 @@ impl Home {
             addresses(&read(&stderr))
         })
         .await;
-        Server { child, url, admin_url, stderr }
+        Server { child, url, admin_url, stdout, stderr }
     }
 
     fn next_file(&self, kind: &str) -> PathBuf {
@@ -146,6 +164,10 @@ impl Server {
 
     pub fn admin(&self) -> Client {
         Client::new(&self.admin_url, "")
+    }
+
+    pub fn stdout(&self) -> String {
+        read(&self.stdout)
     }
 
     pub fn log(&self) -> String {
