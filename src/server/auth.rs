@@ -146,9 +146,11 @@ pub enum SecretError {
 /// Lets a caller in that may make this call: puts its tenant into the request's extensions, or none where there is
 /// nobody to keep entries for.
 pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let scope = scopes::needed(request.method(), route);
     let uri = request.uri().clone();
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    // A gRPC route serves all calls of its service.
+    let route = route.map(|route| if route.ends_with("/{*method}") { uri.path() } else { route });
+    let scope = scopes::needed(request.method(), route);
     let admitted = admit(&app, &mut request, scope).and_then(|tenant| match &tenant {
         Some(tenant) => app.traffic.admit(tenant).map_err(Refusal::from),
         None => Ok(None),

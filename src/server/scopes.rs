@@ -7,6 +7,13 @@ use super::keys::KeyScope;
 /// `route` is the route that serves the call, with names for what varies; `None` for calls to providers.
 pub(super) fn needed(method: &Method, route: Option<&str>) -> KeyScope {
     let Some(route) = route else { return KeyScope::Write };
+    if let Some(call) = route.strip_prefix("/nearhit.v1.CacheService/") {
+        return match call {
+            "Search" | "SearchBatch" | "Get" | "Stats" => KeyScope::Read,
+            "Insert" | "InsertBatch" | "Feedback" | "Delete" => KeyScope::Write,
+            _ => KeyScope::Admin,
+        };
+    }
     let Some(call) = route.strip_prefix("/v1/caches") else { return KeyScope::Admin };
     match (method.as_str(), call.strip_prefix("/{cache}").unwrap_or(call)) {
         ("GET" | "HEAD", _) | ("POST", "/entries/search" | "/entries/search/batch") => KeyScope::Read,
@@ -40,5 +47,19 @@ mod tests {
         check(Method::POST, Some("/v1/caches/{cache}/unheard-of"), KeyScope::Admin);
         check(Method::PUT, Some("/v1/caches/{cache}/entries"), KeyScope::Admin);
         check(Method::GET, Some("/metrics"), KeyScope::Admin);
+        for (call, scope) in [
+            ("Search", KeyScope::Read),
+            ("SearchBatch", KeyScope::Read),
+            ("Get", KeyScope::Read),
+            ("Stats", KeyScope::Read),
+            ("Insert", KeyScope::Write),
+            ("InsertBatch", KeyScope::Write),
+            ("Feedback", KeyScope::Write),
+            ("Delete", KeyScope::Write),
+            ("Flush", KeyScope::Admin),
+            ("Unheard", KeyScope::Admin),
+        ] {
+            check(Method::POST, Some(&format!("/nearhit.v1.CacheService/{call}")), scope);
+        }
     }
 }
