@@ -3,6 +3,8 @@
 //! Parsing finds every problem at once, each named by where it stands and the value that stands there. A key that is
 //! not known is a problem: a misspelt limit would otherwise be no limit.
 
+mod upstreams;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
@@ -106,22 +108,18 @@ impl Config {
 
     fn read(from: &mut Reader<'_>, default_data_dir: PathBuf) -> Self {
         let data_dir = from.text("data_dir").map_or(default_data_dir, PathBuf::from);
+        let serve = ServeSettings {
+            listen: from.address("serve.listen", 8080),
+            admin_listen: from.address("serve.admin_listen", 8081),
+            insecure: from.flag("serve.insecure"),
+            strict: from.flag("serve.strict"),
+            body_bytes_max: from.size("serve.body_bytes_max", 32 << 20),
+            drain: from.seconds("serve.drain_s", 120),
+        };
         Self {
             tenancy: from.word("tenancy", &[("per-key", Tenancy::PerKey), ("single", Tenancy::Single)]),
-            serve: ServeSettings {
-                listen: from.address("serve.listen", 8080),
-                admin_listen: from.address("serve.admin_listen", 8081),
-                insecure: from.flag("serve.insecure"),
-                strict: from.flag("serve.strict"),
-                body_bytes_max: from.size("serve.body_bytes_max", 32 << 20),
-                drain: from.seconds("serve.drain_s", 120),
-            },
-            upstream: UpstreamSettings {
-                openai: from.url("upstream.openai", "https://api.openai.com/v1"),
-                anthropic: from.url("upstream.anthropic", "https://api.anthropic.com"),
-                connect_timeout: from.seconds("upstream.connect_timeout_s", 5),
-                head_timeout: from.seconds("upstream.head_timeout_s", 600),
-            },
+            upstream: upstreams::read(from, serve.body_bytes_max),
+            serve,
             store: Self::read_store(from, data_dir.join("entries")),
             embed: Self::read_embed(from),
             answer_bytes_max: from.size("cache.answer_bytes_max", 1 << 20),
@@ -276,6 +274,14 @@ impl Reader<'_> {
             self.problem(key, &format!("must be {expected}, got {value}"));
         }
         parsed
+    }
+
+    /// Whether a value stands there that was not taken yet.
+    fn has(&self, key: &str) -> bool {
+        let (section, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let mut sections = section.split('.').filter(|section| !section.is_empty());
+        let table = sections.try_fold(&self.table, |table, section| table.get(section)?.as_table());
+        table.is_some_and(|table| table.contains_key(last))
     }
 
     fn problem(&mut self, key: &str, problem: &str) {
@@ -461,6 +467,7 @@ mod tests {
         assert_eq!(all.embed.model, EmbedModel::External { dimensions: 384 });
         assert_eq!(all.temperature_max, Some(1.0));
         assert_eq!(all.cache.policies.len(), 1);
+        assert_eq!((all.upstream.endpoints.len(), all.upstream.aliases.len()), (4, 1));
     }
 
     fn is_setting(comment: &str) -> bool {
@@ -490,6 +497,7 @@ mod tests {
             kind = 7
             [upstream]
             openai = "ftp://x"
+            idle_timeout_s = "long"
             [embed]
             precision = "f16"
             engine = "sse"
@@ -516,6 +524,7 @@ mod tests {
             ("caches.Bad", "\"Bad\""),
             ("store.kind", "7"),
             ("upstream.openai", "ftp://x"),
+            ("upstream.idle_timeout_s", "\"long\""),
             ("embed.precision", "\"f16\""),
             ("embed.engine", "\"sse\""),
             ("embed.memo_bytes", "-1"),

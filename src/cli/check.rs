@@ -13,9 +13,10 @@ pub(super) struct CheckArgs {
     config: PathBuf,
 }
 
-/// Checks every key, and that the embedding model it names can be loaded.
+/// Checks every key, and that the providers' keys and the embedding model it names can be read.
 pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let config = read_config(Some(&args.config), &[])?;
+    super::keys::provider_keys(&config.upstream)?;
     #[cfg(feature = "candle")]
     if let crate::config::EmbedModel::Local(_) = config.embed.model
         && let Err(error) = super::serve::open_embedder(&config)

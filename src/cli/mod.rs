@@ -7,6 +7,7 @@ mod entries;
 mod eval;
 mod failure;
 mod files;
+mod keys;
 mod learned;
 #[cfg(feature = "candle")]
 mod model;

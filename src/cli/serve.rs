@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
 use super::Failure;
+use super::keys::provider_keys;
 use super::learned::LearnedFile;
 use super::settings::ServeArgs;
 use crate::cache::{Cache, CacheSettings, Parts};
@@ -88,12 +89,14 @@ async fn open(config: &Config) -> Result<App, Failure> {
     let mut registry = Registry::default();
     let settings = CacheSettings { external_dimensions, ..config.cache.clone() };
     let cache = Cache::new(Parts { store, embedder, clock }, settings, &mut registry);
-    let upstream = Upstream::new(config.upstream.clone()).map_err(|error| Failure::os(format!("TLS: {error}")))?;
+    let keys = provider_keys(&config.upstream)?;
+    let upstream = Upstream::new(config.upstream.clone(), &keys, &mut registry)
+        .map_err(|error| Failure::os(format!("TLS: {error}")))?;
     Ok(App {
         cache: Arc::new(cache),
         registry,
         layer: LayerSettings {
-            upstream: config.upstream.openai.to_string(),
+            upstream: upstream.resolver(),
             temperature_max: config.temperature_max,
             body_bytes_max: config.serve.body_bytes_max,
             answer_bytes_max: config.answer_bytes_max,

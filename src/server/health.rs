@@ -31,13 +31,15 @@ pub(super) struct Readiness {
     #[schema(example = "ready")]
     state: &'static str,
     /// Parts that do not work: `embedder` (only exact matches are served), `store` (nothing new outlives
-    /// the process), `tenants` (their secret was lost: callers with a key begin anew).
+    /// the process), `tenants` (their secret was lost: callers with a key begin anew), `upstream` (one fails).
     degraded: Vec<&'static str>,
     /// The model that turns text into vectors.
     embedder: String,
     /// What computes it, and in which precision.
     #[schema(example = "candle-fused f32 avx512")]
     engine: String,
+    /// Upstreams that failed again and again: they are asked after their fallbacks for a while.
+    failing_upstreams: Vec<String>,
     store: StoreHealth,
 }
 
@@ -117,12 +119,16 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
     if health.failing.is_some() || health.full {
         degraded.insert("store");
     }
+    let failing_upstreams: Vec<String> = app.upstream.failing().into_iter().map(str::to_owned).collect();
+    if !failing_upstreams.is_empty() {
+        degraded.insert("upstream");
+    }
     let (status, state) = match health.loading {
         true => (StatusCode::SERVICE_UNAVAILABLE, "repairing"),
         false => (StatusCode::OK, "ready"),
     };
     let degraded = degraded.into_iter().collect();
     let (embedder, engine) = (app.embedder.clone(), app.engine.clone());
-    let readiness = Readiness { state, degraded, embedder, engine, store: health.into() };
+    let readiness = Readiness { state, degraded, embedder, engine, failing_upstreams, store: health.into() };
     (status, Json(readiness)).into_response()
 }
