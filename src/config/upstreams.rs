@@ -7,8 +7,8 @@ use toml::{Table, Value};
 
 use super::{Reader, whole};
 use crate::upstream::{
-    ANTHROPIC, ANTHROPIC_URL, BreakerSettings, Endpoint, KeySource, OPENAI, OPENAI_URL, Protocol, QueueSettings, RateLimit,
-    UpstreamSettings,
+    ANTHROPIC, ANTHROPIC_URL, BreakerSettings, Endpoint, KeySource, OPENAI, OPENAI_URL, Protocol, QueueSettings,
+    RateLimit, UpstreamSettings,
 };
 
 pub(super) fn read(from: &mut Reader<'_>, body_bytes_max: usize) -> UpstreamSettings {
@@ -62,7 +62,8 @@ fn endpoint(from: &mut Reader<'_>, section: &str) -> Option<Endpoint> {
     for needed in ["name", "url"].map(key).into_iter().filter(|needed| !from.has(needed)).collect::<Vec<_>>() {
         from.problem(&needed, "is missing");
     }
-    let name = from.read(&key("name"), "[a-z0-9][a-z0-9_-]{0,63}", |v| v.as_str().filter(|n| is_name(n)).map(str::to_owned));
+    let name =
+        from.read(&key("name"), "[a-z0-9][a-z0-9_-]{0,63}", |v| v.as_str().filter(|n| is_name(n)).map(str::to_owned));
     let protocol = from.word(&key("protocol"), &[("openai", Protocol::OpenAi), ("anthropic", Protocol::Anthropic)]);
     let url = from.url(&key("url"), OPENAI_URL);
     let env = from.text(&key("key_env"));
@@ -88,7 +89,10 @@ fn check_names(from: &mut Reader<'_>, sections: &[String], endpoints: &[Endpoint
     let mut names = HashSet::from([OPENAI, ANTHROPIC]);
     for (section, endpoint) in sections.iter().zip(endpoints) {
         if !names.insert(&endpoint.name) {
-            from.problem(&format!("{section}.name"), &format!("is another upstream's already, got {:?}", endpoint.name));
+            from.problem(
+                &format!("{section}.name"),
+                &format!("is another upstream's already, got {:?}", endpoint.name),
+            );
         }
         let mut before = HashSet::from([&endpoint.name]);
         for fallback in &endpoint.fallback {
@@ -139,7 +143,8 @@ fn count(from: &mut Reader<'_>, key: &str) -> Option<u32> {
 
 fn texts(from: &mut Reader<'_>, key: &str) -> Vec<String> {
     let text = |v: &Value| v.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    from.read(key, "a list of strings that are not empty", |v| v.as_array()?.iter().map(text).collect()).unwrap_or_default()
+    from.read(key, "a list of strings that are not empty", |v| v.as_array()?.iter().map(text).collect())
+        .unwrap_or_default()
 }
 
 fn is_name(name: &str) -> bool {
@@ -217,7 +222,8 @@ mod tests {
     fn every_problem_names_key_and_value() {
         let check = |text: &str, key: &str, value: &str| {
             let errors = parse(text).expect_err(text).0;
-            let is_named = |error: &String| error.starts_with(&format!("nearhit.toml: {key}: ")) && error.contains(value);
+            let is_named =
+                |error: &String| error.starts_with(&format!("nearhit.toml: {key}: ")) && error.contains(value);
             assert!(errors.len() == 1 && errors.iter().any(is_named), "{key} and {value} in {errors:#?}");
         };
         let one = |more: &str| format!("[[upstreams]]\nname = \"a\"\nurl = \"http://x/v1\"\n{more}");

@@ -30,7 +30,11 @@ impl UpstreamMetrics {
         let registry = registry.sub_registry_with_prefix("nearhit_upstream");
         let metrics = Self { tries: Family::default(), open: Family::default() };
         let Self { tries, open } = &metrics;
-        registry.register("tries", "Calls by upstream and how they ended, retries and fallbacks included", tries.clone());
+        registry.register(
+            "tries",
+            "Calls by upstream and how they ended, retries and fallbacks included",
+            tries.clone(),
+        );
         registry.register("open", "Whether an upstream failed so often that it is asked last: 0 or 1", open.clone());
         metrics
     }

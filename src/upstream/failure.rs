@@ -106,7 +106,12 @@ mod tests {
         for (failure, status, kind, code) in [
             (Failure::Unreachable, 502, "api_error", "upstream_unreachable"),
             (Failure::TimedOut(Duration::from_secs(7)), 504, "api_error", "upstream_timeout"),
-            (Failure::Busy { retry_after: Duration::from_millis(1_001) }, 429, "rate_limit_error", "rate_limit_exceeded"),
+            (
+                Failure::Busy { retry_after: Duration::from_millis(1_001) },
+                429,
+                "rate_limit_error",
+                "rate_limit_exceeded",
+            ),
         ] {
             for protocol in [Protocol::OpenAi, Protocol::Anthropic] {
                 let (parts, body) = failure.clone().into_response(protocol).into_parts();

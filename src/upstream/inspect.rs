@@ -129,14 +129,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_answer_is_none() {
-        let check = async |status, media: &str, pieces: &[Option<&'static str>], stream: bool, expected: Option<&str>| {
-            let seen = match inspect(response(status, media, pieces), stream).await {
-                None => None,
-                Some(response) => Some(response.into_body().collect().await.map(|body| body.to_bytes())),
+        let check =
+            async |status, media: &str, pieces: &[Option<&'static str>], stream: bool, expected: Option<&str>| {
+                let seen = match inspect(response(status, media, pieces), stream).await {
+                    None => None,
+                    Some(response) => Some(response.into_body().collect().await.map(|body| body.to_bytes())),
+                };
+                let text = |body: Result<Bytes, _>| {
+                    body.map_or("broken off".into(), |b| String::from_utf8_lossy(&b).into_owned())
+                };
+                assert_eq!(seen.map(text).as_deref(), expected, "{status} {media} {pieces:?} {stream}");
             };
-            let text = |body: Result<Bytes, _>| body.map_or("broken off".into(), |b| String::from_utf8_lossy(&b).into_owned());
-            assert_eq!(seen.map(text).as_deref(), expected, "{status} {media} {pieces:?} {stream}");
-        };
         let (json, events) = ("application/json; charset=utf-8", "text/event-stream");
         check(200, json, &[Some("{\"a\""), Some(":1}")], false, Some("{\"a\":1}")).await;
         check(200, json, &[Some("{\"a\"")], false, None).await;

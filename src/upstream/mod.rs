@@ -48,8 +48,8 @@ pub use self::chain::Answered;
 pub use self::client::{HttpClient, http_client};
 pub use self::key::{InvalidKey, ProviderKey};
 pub use self::settings::{
-    ANTHROPIC, ANTHROPIC_URL, BreakerSettings, Endpoint, KeySource, OPENAI, OPENAI_URL, Protocol, QueueSettings, RateLimit,
-    UpstreamSettings,
+    ANTHROPIC, ANTHROPIC_URL, BreakerSettings, Endpoint, KeySource, OPENAI, OPENAI_URL, Protocol, QueueSettings,
+    RateLimit, UpstreamSettings,
 };
 
 /// The configured providers.

@@ -48,7 +48,8 @@ impl Routes {
     /// Where a call for a model goes, and where if that fails.
     pub(super) fn route(&self, protocol: Protocol, model: &str) -> Option<Route> {
         let model = self.aliases.get(model).map_or(model, String::as_str);
-        let has = |endpoint: &Endpoint| endpoint.protocol == protocol && endpoint.models.iter().any(|m| matches(m, model));
+        let has =
+            |endpoint: &Endpoint| endpoint.protocol == protocol && endpoint.models.iter().any(|m| matches(m, model));
         let first = self.endpoints.iter().position(has).or_else(|| self.default_of(protocol))?;
         let leg = |place: usize| {
             let own = self.endpoints[place].model.as_deref();
@@ -144,7 +145,8 @@ mod tests {
             Uri::from_static("https://two.example/"),
         ));
         let check = |path: &'static str, anthropic: bool, expected: Option<&str>| {
-            let version = || (http::HeaderName::from_static("anthropic-version"), "2023-06-01".parse().expect("a value"));
+            let version =
+                || (http::HeaderName::from_static("anthropic-version"), "2023-06-01".parse().expect("a value"));
             let headers: HeaderMap = anthropic.then(version).into_iter().collect();
             let uri = Uri::from_static(path);
             let place = routes.default_of(protocol_of(uri.path(), &headers)).expect("one a protocol");

@@ -79,7 +79,10 @@ mod tests {
             let replaced = with_model(body.as_bytes(), "a\"b").map(|body| String::from_utf8(body).expect("text"));
             assert_eq!(replaced.as_deref(), expected, "{body}");
         };
-        check(r#" {"x" : 1.50, "model"  : "m" ,"y":{"model":"z"}} "#, Some(r#" {"x" : 1.50, "model"  : "a\"b" ,"y":{"model":"z"}} "#));
+        check(
+            r#" {"x" : 1.50, "model"  : "m" ,"y":{"model":"z"}} "#,
+            Some(r#" {"x" : 1.50, "model"  : "a\"b" ,"y":{"model":"z"}} "#),
+        );
         check(r#"{"mod\u0065l":"m"}"#, Some(r#"{"mod\u0065l":"a\"b"}"#));
         check(r#"{"model":null}"#, Some(r#"{"model":"a\"b"}"#));
         check(r#"{"model":"m","model":"n"}"#, None);

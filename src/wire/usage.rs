@@ -91,8 +91,16 @@ mod tests {
         check(false, r#"{"choices":[]}"#, None);
         check(false, r#"{"usage":{"prompt_tokens":5"#, None);
         check(false, "", None);
-        check(true, "data: {\"usage\":null}\n\ndata: {\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}\n\ndata: [DONE]\n\n", Some(12));
-        check(true, "event: message_start\r\ndata: {\"message\":{\"usage\":{\"input_tokens\":5,\"output_tokens\":1}}}\r\n\r\nevent: message_delta\r\ndata: {\"usage\":{\"output_tokens\":7}}\r\n\r\n", Some(12));
+        check(
+            true,
+            "data: {\"usage\":null}\n\ndata: {\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}\n\ndata: [DONE]\n\n",
+            Some(12),
+        );
+        check(
+            true,
+            "event: message_start\r\ndata: {\"message\":{\"usage\":{\"input_tokens\":5,\"output_tokens\":1}}}\r\n\r\nevent: message_delta\r\ndata: {\"usage\":{\"output_tokens\":7}}\r\n\r\n",
+            Some(12),
+        );
         check(true, "data: {\"response\":{\"usage\":{\"input_tokens\":5,\"output_tokens\":7}}}", Some(12));
         check(true, "data: {}\n\n", None);
     }

@@ -18,3 +18,4 @@ mod restart;
 #[cfg(feature = "candle")]
 mod stream;
 mod support;
+mod upstream;

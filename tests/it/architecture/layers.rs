@@ -10,7 +10,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("", 8, "lib"),
     ("main", 8, "main"),
     ("cli::*", 7, "root"),
-    ("config", 7, "root"),
+    ("config::*", 7, "root"),
     ("embed::open", 7, "root"),
     ("store::open", 7, "root"),
     ("server::*", 6, "server"),

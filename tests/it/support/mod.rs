@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use self::http::{Answer, Client, summary};
 pub use self::process::{Finished, Home, Server};
-pub use self::upstream::{Live, Reply, Upstream, chunks, completion, completion_with, event_stream};
+pub use self::upstream::{Call, Live, Reply, Upstream, chunks, completion, completion_with, event_stream};
 
 /// Says why a test cannot run here; where everything must be there ([`NEARHIT_CI`](../../../.ci/run)), it fails.
 pub fn skip(reason: &str) {
