@@ -2,9 +2,9 @@
 //!
 //! `cargo run --release --example gateway`, then give a client the base URL `http://127.0.0.1:8090/v1`.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::{Extension, Router, routing::get};
 use nearhit::cache::{Cache, CacheSettings, Parts};
@@ -20,14 +20,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let parts =
         Parts { store: Arc::new(MemoryStore::default()), embedder: embedder()?, clock: Arc::new(SystemClock::start()) };
     let cache = Arc::new(Cache::new(parts, CacheSettings::default(), &mut Registry::default()));
-    let upstream = Upstream::new(UpstreamSettings {
-        openai: "https://api.openai.com/v1".parse()?,
-        anthropic: "https://api.anthropic.com".parse()?,
-        connect_timeout: Duration::from_secs(5),
-        head_timeout: Duration::from_secs(600),
-    })?;
+    let upstream = Upstream::new(UpstreamSettings::default(), &HashMap::new(), &mut Registry::default())?;
     let storing = TaskTracker::new();
-    let settings = LayerSettings { upstream: "openai".into(), ..LayerSettings::default() };
+    let settings = LayerSettings { upstream: upstream.resolver(), ..LayerSettings::default() };
     let cached = CacheLayer::new(cache, settings, storing.clone()).layer(upstream);
     // Whose entries a request may use is the gateway's to say: here everybody shares them.
     let tenant = Extension(Tenant::new("everybody"));

@@ -5,6 +5,7 @@
 
 mod access;
 mod judge;
+mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use http::Uri;
 use toml::{Table, Value};
 
-pub use self::access::{AccessConfig, KeySource};
+pub use self::access::AccessConfig;
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
 use crate::decision::{CacheName, ContextRule, Judge, Perishable, Policy, Role, Similarity};
@@ -118,24 +119,20 @@ impl Config {
         let data_dir = from.text("data_dir").map_or(default_data_dir, PathBuf::from);
         let judge = from.judge_model();
         from.has_judge_model = judge.is_some();
+        let serve = ServeSettings {
+            listen: from.address("serve.listen", 8080),
+            admin_listen: from.address("serve.admin_listen", 8081),
+            insecure: from.flag("serve.insecure"),
+            strict: from.flag("serve.strict"),
+            body_bytes_max: from.size("serve.body_bytes_max", 32 << 20),
+            drain: from.seconds("serve.drain_s", 120),
+        };
         Self {
             judge,
             tenancy: from.word("tenancy", &[("per-key", Tenancy::PerKey), ("single", Tenancy::Single)]),
             access: AccessConfig::read(from),
-            serve: ServeSettings {
-                listen: from.address("serve.listen", 8080),
-                admin_listen: from.address("serve.admin_listen", 8081),
-                insecure: from.flag("serve.insecure"),
-                strict: from.flag("serve.strict"),
-                body_bytes_max: from.size("serve.body_bytes_max", 32 << 20),
-                drain: from.seconds("serve.drain_s", 120),
-            },
-            upstream: UpstreamSettings {
-                openai: from.url("upstream.openai", "https://api.openai.com/v1"),
-                anthropic: from.url("upstream.anthropic", "https://api.anthropic.com"),
-                connect_timeout: from.seconds("upstream.connect_timeout_s", 5),
-                head_timeout: from.seconds("upstream.head_timeout_s", 600),
-            },
+            upstream: upstreams::read(from, serve.body_bytes_max),
+            serve,
             store: Self::read_store(from, data_dir.join("entries")),
             embed: Self::read_embed(from),
             answer_bytes_max: from.size("cache.answer_bytes_max", 1 << 20),
@@ -292,6 +289,14 @@ impl Reader<'_> {
             self.problem(key, &format!("must be {expected}, got {value}"));
         }
         parsed
+    }
+
+    /// Whether a value stands there that was not taken yet.
+    fn has(&self, key: &str) -> bool {
+        let (section, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let mut sections = section.split('.').filter(|section| !section.is_empty());
+        let table = sections.try_fold(&self.table, |table, section| table.get(section)?.as_table());
+        table.is_some_and(|table| table.contains_key(last))
     }
 
     fn problem(&mut self, key: &str, problem: &str) {
@@ -465,6 +470,7 @@ mod tests {
         assert_eq!(all.embed.model, EmbedModel::External { dimensions: 384 });
         assert_eq!(all.temperature_max, Some(1.0));
         assert_eq!(all.cache.policies.len(), 1);
+        assert_eq!((all.upstream.endpoints.len(), all.upstream.aliases.len()), (4, 1));
     }
 
     fn is_setting(comment: &str) -> bool {
@@ -494,6 +500,7 @@ mod tests {
             kind = 7
             [upstream]
             openai = "ftp://x"
+            idle_timeout_s = "long"
             [embed]
             precision = "f16"
             engine = "sse"
@@ -520,6 +527,7 @@ mod tests {
             ("caches.Bad", "\"Bad\""),
             ("store.kind", "7"),
             ("upstream.openai", "ftp://x"),
+            ("upstream.idle_timeout_s", "\"long\""),
             ("embed.precision", "\"f16\""),
             ("embed.engine", "\"sse\""),
             ("embed.memo_bytes", "-1"),

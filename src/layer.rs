@@ -28,6 +28,7 @@ use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prom
 use crate::flight::{Boarding, FlightKey, Flights, Landing};
 use crate::judge::PacedJudge;
 use crate::record::Keep;
+use crate::route::{OneUpstream, Resolve, Resolved};
 use crate::store::Owner;
 use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Completion, OWN_FIELDS, Surroundings};
 use crate::wire::controls::{Controls, OWN_HEADER_PREFIX, header};
@@ -35,10 +36,10 @@ use crate::wire::problem::Problem;
 use crate::wire::{json, sse};
 
 /// How the layer behaves.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct LayerSettings {
-    /// Names the upstream behind the layer: answers of one are never served for another.
-    pub upstream: String,
+    /// Which upstream is behind the layer, and its model: answers of one are never served for another.
+    pub upstream: Arc<dyn Resolve>,
     /// Above this temperature a request bypasses the cache.
     pub temperature_max: Option<f64>,
     /// Largest request body.
@@ -55,7 +56,7 @@ impl Default for LayerSettings {
     /// 32 MiB is Anthropic's own limit, so nothing is refused that a provider would take.
     fn default() -> Self {
         Self {
-            upstream: String::new(),
+            upstream: Arc::new(OneUpstream::default()),
             temperature_max: None,
             body_bytes_max: 32 << 20,
             answer_bytes_max: 1 << 20,
@@ -467,15 +468,17 @@ impl Gate {
         if parts.uri.query().is_some() {
             return Err(Reason::NotCacheable);
         }
-        let prompt = chat.prompt(Surroundings {
+        let Resolved { upstream, model } = self.settings.upstream.resolve(parts.uri.path(), chat.model());
+        let mut prompt = chat.prompt(Surroundings {
             tenant,
             cache: controls.cache.clone(),
-            upstream: self.settings.upstream.clone(),
+            upstream,
             headers: answer_headers(&parts.headers),
             attributes: Attributes::new(),
             vars: controls.vars.clone(),
             temperature_max: self.settings.temperature_max,
         })?;
+        prompt.scope.model = model;
         Ok(Asked { chat, controls, prompt })
     }
 }

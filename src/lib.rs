@@ -62,6 +62,7 @@ pub mod cache;
 pub mod clock;
 pub mod metrics;
 mod renew;
+pub mod route;
 pub mod rules;
 mod tally;
 pub mod templates;

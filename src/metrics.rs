@@ -1,5 +1,7 @@
 //! Every metric's name, in one place. Labels are the words of [`crate::decision`], so their number is bounded.
 
+mod upstream;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -13,6 +15,8 @@ use crate::decision::{Outcome, Reason, Tier};
 
 /// Where metrics are registered, and read from.
 pub use prometheus_client::registry::Registry;
+
+pub use self::upstream::UpstreamMetrics;
 
 /// The counters of one process.
 #[derive(Debug)]

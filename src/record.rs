@@ -17,9 +17,10 @@ use tokio_util::task::TaskTracker;
 use crate::body::{Body, BoxError};
 use crate::cache::{Cache, Held, NewEntry};
 use crate::compare::Comparison;
-use crate::decision::{Admission, Embedding, Origin, Policy, Prompt};
+use crate::decision::{Admission, Embedding, Origin, Policy, Prompt, Recording};
 use crate::flight::Landing;
 use crate::judge::PacedJudge;
+use crate::route::Substitute;
 use crate::store::Owner;
 use crate::wire::chat::{ChatRequest, Completion};
 use crate::wire::controls::Controls;
@@ -114,6 +115,7 @@ impl Keep {
         let encoded = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
         let rule = match media.split(';').next().unwrap_or_default().trim() {
             _ if response.status() != StatusCode::OK => "status",
+            _ if response.extensions().get::<Substitute>().is_some() => "substitute",
             _ if encoded => "encoding",
             // Nobody asks such a body for its end.
             _ if response.body().is_end_stream() => "empty",
@@ -143,7 +145,9 @@ impl Keep {
         if let Some(reason) = cache.refuses(&prompt) {
             return cache.metrics().dropped(reason.as_str());
         }
-        match Policy::admit(&completion.recording(&chat, status.as_u16(), whole)) {
+        // The model that upstream was asked for, whatever name the client has for it.
+        let model_asked = prompt.scope.model.as_str();
+        match Policy::admit(&Recording { model_asked, ..completion.recording(&chat, status.as_u16(), whole) }) {
             Admission::Drop(rule) => cache.metrics().dropped(rule),
             Admission::Keep => {
                 let answer = completion.into_answer();

@@ -13,9 +13,10 @@ pub(super) struct CheckArgs {
     config: PathBuf,
 }
 
-/// Checks every key, and that the models it names can be loaded or asked.
+/// Checks every key, that the models it names can be loaded or asked, and that the providers' keys can be read.
 pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let config = read_config(Some(&args.config), &[])?;
+    super::keys::provider_keys(&config.upstream)?;
     #[cfg(feature = "candle")]
     if let crate::config::EmbedModel::Local(_) = config.embed.model
         && let Err(error) = super::serve::open_embedder(&config)

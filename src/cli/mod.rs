@@ -9,6 +9,7 @@ mod failure;
 mod files;
 mod judge;
 mod key;
+mod keys;
 mod learned;
 #[cfg(feature = "candle")]
 mod model;

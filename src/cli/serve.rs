@@ -8,18 +8,19 @@ use tokio_util::task::TaskTracker;
 
 use super::Failure;
 use super::judge::open_judge;
+use super::keys::provider_keys;
 use super::learned::LearnedFile;
 use super::settings::ServeArgs;
 use crate::cache::{Cache, CacheSettings, Parts};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, EmbedModel, KeySource};
+use crate::config::{Config, EmbedModel};
 use crate::decision::EMBEDDER;
 use crate::embed::Embedder;
 use crate::layer::LayerSettings;
 use crate::server::keys::KeyFile;
 use crate::server::{App, IdempotencyKeys, Keys, Secret, ServeError, Traffic, serve};
 use crate::store::{OpenStoreError, Store, StoreSettings};
-use crate::upstream::{OperatorsKeys, ProviderKey, Upstream};
+use crate::upstream::Upstream;
 
 pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.read()?;
@@ -100,13 +101,14 @@ async fn open(config: &Config) -> Result<App, Failure> {
     let mut registry = Registry::default();
     let settings = CacheSettings { external_dimensions, ..config.cache.clone() };
     let cache = Cache::new(Parts { store, embedder, clock }, settings, &mut registry);
-    let upstream = Upstream::new(config.upstream.clone()).map_err(|error| Failure::os(format!("TLS: {error}")))?;
-    let upstream = upstream.with_keys(operators_keys(config)?);
+    let providers_keys = provider_keys(&config.upstream)?;
+    let upstream = Upstream::new(config.upstream.clone(), &providers_keys, &mut registry)
+        .map_err(|error| Failure::os(format!("TLS: {error}")))?;
     Ok(App {
         cache: Arc::new(cache),
         registry,
         layer: LayerSettings {
-            upstream: config.upstream.openai.to_string(),
+            upstream: upstream.resolver(),
             temperature_max: config.temperature_max,
             body_bytes_max: config.serve.body_bytes_max,
             answer_bytes_max: config.answer_bytes_max,
@@ -173,28 +175,6 @@ fn open_keys(config: &Config) -> Result<Keys, Failure> {
         file.read()?;
     }
     Ok(Keys::open(config.access.keys.clone(), file, config.access.require_keys))
-}
-
-/// The operator's own keys for the providers.
-fn operators_keys(config: &Config) -> Result<OperatorsKeys, Failure> {
-    let read = |provider: &str, source: &Option<KeySource>| {
-        let Some(source) = source else { return Ok(None) };
-        let (setting, text) = match source {
-            KeySource::Variable(name) => (
-                format!("upstream.{provider}_key_env: the environment variable {name:?}"),
-                // The error of a variable that is no text shows its value.
-                std::env::var(name).map_err(|_| "is not set, or is no text".to_owned()),
-            ),
-            KeySource::File(path) => (
-                format!("upstream.{provider}_key_file: {}", path.display()),
-                std::fs::read_to_string(path).map_err(|error| error.to_string()),
-            ),
-        };
-        let key = text.and_then(|text| ProviderKey::parse(&text).map_err(|error| error.to_string()));
-        key.map(Some).map_err(|error| Failure::config(format!("{setting}: {error}")))
-    };
-    let access = &config.access;
-    Ok(OperatorsKeys::new(read("openai", &access.openai_key)?, read("anthropic", &access.anthropic_key)?))
 }
 
 /// The embedder that the configuration names; the error says why there is none.

@@ -1,7 +1,6 @@
-//! Who may call: keys, the operator's own keys for the providers, and limits of the tenants.
+//! Who may call: keys, and limits of the tenants.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
 
 use toml::value::{Datetime, Offset};
 use toml::{Table, Value};
@@ -10,44 +9,20 @@ use super::{Reader, number, whole};
 use crate::server::keys::{KeyId, KeyRecord, KeyScope, TENANT_NAME_PROBLEM, TenantName, days_to};
 use crate::server::{Rate, TenantLimit, TenantLimits};
 
-/// Who may call, and as whom nearhit calls.
+/// Who may call.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AccessConfig {
     /// Refuse calls without a key even if there are no keys.
     pub require_keys: bool,
     /// Keys that do not lie in the data folder.
     pub keys: Vec<KeyRecord>,
-    pub openai_key: Option<KeySource>,
-    pub anthropic_key: Option<KeySource>,
     pub limits: TenantLimits,
-}
-
-/// Where the operator's own key for a provider is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// In an environment variable of this name.
-    Variable(String),
-    File(PathBuf),
 }
 
 impl AccessConfig {
     pub(super) fn read(from: &mut Reader<'_>) -> Self {
-        Self {
-            require_keys: from.flag("require_keys"),
-            keys: read_keys(from),
-            openai_key: read_source(from, "upstream.openai_key_env", "upstream.openai_key_file"),
-            anthropic_key: read_source(from, "upstream.anthropic_key_env", "upstream.anthropic_key_file"),
-            limits: read_limits(from),
-        }
+        Self { require_keys: from.flag("require_keys"), keys: read_keys(from), limits: read_limits(from) }
     }
-}
-
-fn read_source(from: &mut Reader<'_>, variable: &str, file: &str) -> Option<KeySource> {
-    let (name, path) = (from.text(variable), from.text(file));
-    if name.is_some() && path.is_some() {
-        from.problem(file, &format!("give either this or {variable}"));
-    }
-    name.map(KeySource::Variable).or_else(|| path.map(|path| KeySource::File(PathBuf::from(path))))
 }
 
 fn read_limits(from: &mut Reader<'_>) -> TenantLimits {
@@ -188,7 +163,6 @@ mod tests {
     fn keys_and_limits() {
         let text = format!(
             "require_keys = true\n\
-             [upstream]\nopenai_key_env = \"OPENAI_API_KEY\"\nanthropic_key_file = \"/run/anthropic\"\n\
              [limits]\nrequests_per_second = 2.5\nin_flight = 4\n\
              [tenants.acme]\nburst = 10\n[tenants.b]\nrequests_per_second = 9\nin_flight = 5\n\
              [[keys]]\nid = \"0000000a\"\nhash = \"{HASH}\"\ntenant = \"acme\"\nscopes = [\"read\", \"admin\"]\n\
@@ -196,8 +170,6 @@ mod tests {
         );
         let access = parse(&text).expect("valid");
         assert!(access.require_keys);
-        assert_eq!(access.openai_key, Some(KeySource::Variable("OPENAI_API_KEY".into())));
-        assert_eq!(access.anthropic_key, Some(KeySource::File("/run/anthropic".into())));
         let limit = |rate, burst, in_flight| TenantLimit { rate: Rate::new(rate, burst), in_flight: Some(in_flight) };
         assert_eq!(access.limits.each, limit(2.5, 3, 4));
         let own = |name: &str| access.limits.own[&TenantName::parse(name).expect("a name")];
@@ -213,7 +185,6 @@ mod tests {
     fn every_problem_is_named() {
         let text = format!(
             "require_keys = 1\n\
-             [upstream]\nopenai_key_env = \"A\"\nopenai_key_file = \"b\"\nanthropic_key_env = \"\"\n\
              [limits]\nrequests_per_second = 0\nburst = 1.5\nin_flight = -1\n\
              [tenants.Bad]\nin_flight = 1\n[tenants.c]\nburst = 3\nqueue = 1\n\
              [[keys]]\nid = \"0000000A\"\nhash = \"{HASH}0\"\ntenant = \"A\"\nscopes = [\"all\"]\nexpires = 12:00:00\nkey = \"nh\"\n\
@@ -224,8 +195,6 @@ mod tests {
         let errors = parse(&text).expect_err("many problems").0;
         for (key, value) in [
             ("require_keys", "1"),
-            ("upstream.openai_key_file", "upstream.openai_key_env"),
-            ("upstream.anthropic_key_env", "\"\""),
             ("limits.requests_per_second", "0"),
             ("limits.burst", "1.5"),
             ("limits.in_flight", "-1"),

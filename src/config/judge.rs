@@ -5,14 +5,14 @@ use toml::Value;
 use super::{JUDGE_SIMILARITY, Reader, whole};
 use crate::decision::{Judge, Similarity};
 use crate::judge::JudgeLimits;
-use crate::upstream::judge::{JudgeSettings, KeySource};
+use crate::upstream::judge::JudgeSettings;
 
 impl Reader<'_> {
     /// The model that judges; `None` where none is named.
     pub(super) fn judge_model(&mut self) -> Option<JudgeSettings> {
         let JudgeLimits { calls_max, calls_per_minute, timeout } = JudgeLimits::default();
         let url = self.url("judge.url", "https://api.openai.com/v1");
-        let key = self.key_source("judge.key_from");
+        let key = self.key_source("judge.");
         let limits = JudgeLimits {
             calls_max: self
                 .read("judge.calls_max", "a whole number from 1 to 1024", |v| {
@@ -27,22 +27,6 @@ impl Reader<'_> {
             timeout: self.seconds_or("judge.timeout_s", timeout),
         };
         self.text("judge.model").map(|model| JudgeSettings { url, model, key, limits })
-    }
-
-    /// Where a key is. What stands there in its place may be a key: it is not repeated.
-    fn key_source(&mut self, key: &str) -> KeySource {
-        let Some(value) = self.take(key) else { return KeySource::None };
-        match value.as_str().and_then(|text| text.split_once(':')).filter(|(_, place)| !place.is_empty()) {
-            Some(("env", name)) => KeySource::Environment(name.to_owned()),
-            Some(("file", path)) => KeySource::File(path.into()),
-            _ => {
-                self.problem(
-                    key,
-                    "must be \"env:NAME\" or \"file:PATH\", where the key is; it does not stand here itself",
-                );
-                KeySource::None
-            }
-        }
     }
 
     /// Who judges in the caches of a section.
@@ -81,6 +65,7 @@ mod tests {
     use super::super::Config;
     use super::*;
     use crate::decision::CacheName;
+    use crate::upstream::KeySource;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
         Config::parse("nearhit.toml", text, &[], "/data".into()).map_err(|errors| errors.0)
@@ -97,7 +82,7 @@ mod tests {
             [judge]
             url = "http://127.0.0.1:11434/v1"
             model = "small"
-            key_from = "file:/run/secrets/judge"
+            key_file = "/run/secrets/judge"
             timeout_s = 2.5
             calls_max = 2
             calls_per_minute = 30
@@ -108,10 +93,10 @@ mod tests {
         assert_eq!((config.cache.policy.judge, config.cache.policies[&chat].judge), (Judge::Words, Judge::Model));
         let JudgeSettings { url, model, key, limits } = config.judge.expect("a judge");
         assert_eq!((url.to_string().as_str(), model.as_str()), ("http://127.0.0.1:11434/v1", "small"));
-        assert_eq!(key, KeySource::File("/run/secrets/judge".into()));
+        assert_eq!(key, Some(KeySource::File("/run/secrets/judge".into())));
         let timeout = Duration::from_millis(2_500);
         assert_eq!(limits, JudgeLimits { calls_max: 2, calls_per_minute: 30, timeout });
-        assert_eq!(parse("[judge]\nkey_from = \"env:KEY\"").expect("valid").judge, None, "none is named");
+        assert_eq!(parse("[judge]\nkey_env = \"KEY\"").expect("valid").judge, None, "none is named");
     }
 
     #[test]
@@ -131,13 +116,5 @@ mod tests {
             "[judge]\nmodel = \"\"\nurl = \"x\"\ntimeout_s = 0\ncalls_max = 0\ncalls_per_minute = 0",
             &["judge.url: ", "judge.calls_max: ", "judge.calls_per_minute: ", "judge.timeout_s: ", "judge.model: "],
         );
-    }
-
-    #[test]
-    fn a_key_is_never_repeated() {
-        for key in ["sk-secret", "env:", "sk-secret:x"] {
-            let errors = parse(&format!("[judge]\nmodel = \"m\"\nkey_from = \"{key}\"")).expect_err("a problem");
-            assert!(errors[0].contains("judge.key_from") && !errors[0].contains("secret"), "{errors:?}");
-        }
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Readiness {
     state: &'static str,
     /// Parts that do not work: `embedder` (only exact matches are served), `store` (nothing new outlives
     /// the process), `tenants` (their secret was lost: callers with a provider's key begin anew), `keys` (nearhit's own
-    /// are lost: calls with them are refused).
+    /// are lost: calls with them are refused), `upstream` (one fails).
     degraded: Vec<&'static str>,
     /// The model that turns text into vectors.
     embedder: String,
@@ -41,6 +41,8 @@ pub(super) struct Readiness {
     engine: String,
     /// Why keys of nearhit's own are lost, where they are.
     keys: Option<String>,
+    /// Upstreams that failed again and again: they are asked after their fallbacks for a while.
+    failing_upstreams: Vec<String>,
     store: StoreHealth,
 }
 
@@ -124,12 +126,16 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
     if keys.is_some() {
         degraded.insert("keys");
     }
+    let failing_upstreams: Vec<String> = app.upstream.failing().into_iter().map(str::to_owned).collect();
+    if !failing_upstreams.is_empty() {
+        degraded.insert("upstream");
+    }
     let (status, state) = match health.loading {
         true => (StatusCode::SERVICE_UNAVAILABLE, "repairing"),
         false => (StatusCode::OK, "ready"),
     };
     let degraded = degraded.into_iter().collect();
     let (embedder, engine) = (app.embedder.clone(), app.engine.clone());
-    let readiness = Readiness { state, degraded, embedder, engine, keys, store: health.into() };
+    let readiness = Readiness { state, degraded, embedder, engine, keys, failing_upstreams, store: health.into() };
     (status, Json(readiness)).into_response()
 }

@@ -1,15 +1,19 @@
-//! Provider paths: the cache layer around the HTTP client.
+//! Provider paths: the cache layer around the upstreams.
 
 use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{App, error};
 use crate::layer::{CacheLayer, CacheService};
-use crate::upstream::Upstream;
+use crate::route::Priority;
+use crate::upstream::{Answered, Upstream};
+use crate::wire::controls::header;
+use crate::wire::problem::Problem;
 
 pub(super) fn service(app: &Arc<App>) -> CacheService<Upstream> {
     let (cache, judge) = (Arc::clone(&app.cache), app.judge.clone());
@@ -17,13 +21,37 @@ pub(super) fn service(app: &Arc<App>) -> CacheService<Upstream> {
 }
 
 /// Sends `/v1/…` through the cache to the upstream; anything else is not found.
-pub(super) async fn forward(mut service: CacheService<Upstream>, request: Request) -> Response {
+pub(super) async fn forward(mut service: CacheService<Upstream>, mut request: Request) -> Response {
     if !is_provider_path(request.uri().path()) {
         return error::unknown_path(request).await.into_response();
     }
+    match priority(request.headers()) {
+        Ok(priority) => drop(request.extensions_mut().insert(priority)),
+        Err(problem) => return error::ApiError::from(problem).into_response(),
+    }
     match service.call(request).await {
-        Ok(response) => response.map(axum::body::Body::new),
+        Ok(mut response) => {
+            say_who_answered(&mut response);
+            response.map(axum::body::Body::new)
+        }
         Err(never) => match never {},
+    }
+}
+
+fn priority(headers: &HeaderMap) -> Result<Priority, Problem> {
+    let Some(value) = headers.get(&header::PRIORITY) else { return Ok(Priority::default()) };
+    value.to_str().ok().and_then(Priority::parse).ok_or_else(|| {
+        let name = header::PRIORITY;
+        Problem::invalid(name.as_str(), format!("{name}: must be interactive or batch, got {value:?}"))
+    })
+}
+
+fn say_who_answered<B>(response: &mut http::Response<B>) {
+    let Some(Answered { upstream, tries }) = response.extensions_mut().remove() else { return };
+    let headers = response.headers_mut();
+    headers.insert(header::TRIES, HeaderValue::from(tries));
+    if let Ok(upstream) = HeaderValue::from_str(&upstream) {
+        headers.insert(header::UPSTREAM, upstream);
     }
 }
 

@@ -1,144 +1,173 @@
-//! The providers, as one service: a request in, the provider's answer or a gateway error out.
+//! The providers, as one service: a request in, a provider's answer or a gateway error out.
 //!
-//! Bodies and end-to-end headers pass unchanged in both directions. Redirects are not followed, and where a request
-//! goes is decided by configuration and path alone, never by anything in the request.
+//! Where a request goes is decided by configuration, its path and the model it names, never by anything else in it. With
+//! one upstream a protocol, the default, bodies stream through unread.
 
+mod address;
+mod chain;
+mod client;
+mod failure;
+mod health;
+mod idle;
+mod inspect;
 pub mod judge;
-mod keys;
+mod key;
+mod limit;
+mod rate;
+mod retry;
+mod routes;
+mod settings;
 mod tls;
+mod turns;
+mod watch;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{Method, Request, Response, request};
+use http_body::Body as _;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower_service::Service;
 
-pub use self::keys::{InvalidKey, OperatorsKeys, ProviderKey, WithOperatorsKey};
 use crate::body::{Body, problem_response};
+use crate::metrics::{Registry, UpstreamMetrics};
+use crate::route::Resolve;
+use crate::wire::outline::{Outline, with_model};
 use crate::wire::problem::Problem;
+use chain::{Call, Station, Stop};
+use client::{Calls, Provider};
+use routes::{Leg, Routes};
+use watch::Watched;
 
-/// Where requests go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamSettings {
-    /// What an OpenAI client would be given as base URL, `…/v1`.
-    pub openai: Uri,
-    /// What an Anthropic client would be given as base URL, without `/v1`.
-    pub anthropic: Uri,
-    pub connect_timeout: Duration,
-    /// Longest wait for a response's head.
-    pub head_timeout: Duration,
-}
+pub use self::chain::Answered;
+pub use self::client::{HttpClient, http_client};
+pub use self::key::{InvalidKey, ProviderKey, WithOperatorsKey};
+pub use self::settings::{
+    ANTHROPIC, ANTHROPIC_URL, BreakerSettings, Endpoint, KeySource, OPENAI, OPENAI_URL, Protocol, QueueSettings,
+    RateLimit, UpstreamSettings,
+};
 
-/// A pooled client for http and https.
-pub type HttpClient = Client<HttpsConnector<HttpConnector>, Body>;
-
-/// # Errors
-/// The machine offers no usable TLS configuration.
-pub fn http_client(connect_timeout: Duration) -> Result<HttpClient, rustls::Error> {
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(connect_timeout));
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls::config()?)
-        .https_or_http()
-        .enable_http1()
-        .enable_http2()
-        .wrap_connector(connector);
-    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
-}
-
-/// The HTTP client for the configured providers.
+/// The configured providers.
 #[derive(Clone)]
 pub struct Upstream {
-    client: HttpClient,
-    settings: Arc<UpstreamSettings>,
-    keys: OperatorsKeys,
+    set: Arc<Set>,
+}
+
+struct Set {
+    routes: Arc<Routes>,
+    /// As the routes' endpoints, in the same places.
+    stations: Vec<Station>,
+    body_bytes_max: usize,
+    longest_wait: Duration,
 }
 
 impl Upstream {
+    /// `keys` are the providers' own, by the upstream's name.
+    ///
     /// # Errors
     /// The machine offers no usable TLS configuration.
-    pub fn new(settings: UpstreamSettings) -> Result<Self, rustls::Error> {
-        Ok(Self {
-            client: http_client(settings.connect_timeout)?,
-            settings: Arc::new(settings),
-            keys: OperatorsKeys::default(),
-        })
+    pub fn new(
+        settings: UpstreamSettings,
+        keys: &HashMap<String, ProviderKey>,
+        registry: &mut Registry,
+    ) -> Result<Self, rustls::Error> {
+        let client = http_client(settings.connect_timeout)?;
+        let metrics = UpstreamMetrics::register(registry);
+        let station = |endpoint: &Endpoint| {
+            let key = keys.get(&endpoint.name).cloned();
+            let has_own_key = key.is_some() && !endpoint.is_default();
+            let (head_timeout, idle_timeout) = (settings.head_timeout, settings.idle_timeout);
+            let calls = Calls { endpoint: endpoint.clone(), key, head_timeout, idle_timeout };
+            let provider = Provider::new(client.clone(), calls);
+            let limited = limit::Limited::new(provider, endpoint.limit, settings.queue, has_own_key);
+            let service = Watched::new(limited, &endpoint.name, settings.breaker, metrics.clone());
+            Station { name: endpoint.name.clone(), retries: endpoint.retries, service }
+        };
+        let stations = settings.endpoints.iter().map(station).collect();
+        let routes = Arc::new(Routes::new(&settings));
+        let (body_bytes_max, longest_wait) = (settings.body_bytes_max, settings.head_timeout);
+        Ok(Self { set: Arc::new(Set { routes, stations, body_bytes_max, longest_wait }) })
     }
 
-    /// With keys for callers that bring none of their own.
-    pub fn with_keys(self, keys: OperatorsKeys) -> Self {
-        Self { keys, ..self }
+    /// Says where requests go, for whoever keeps their answers.
+    pub fn resolver(&self) -> Arc<dyn Resolve> {
+        Arc::clone(&self.set.routes) as Arc<dyn Resolve>
     }
 
-    async fn send(self, request: Request<Body>) -> Response<Body> {
+    /// Names of the upstreams that failed again and again, and are asked last for a while.
+    pub fn failing(&self) -> Vec<&str> {
+        let failing = self.set.stations.iter().filter(|station| station.service.watch().is_open());
+        failing.map(|station| station.name.as_str()).collect()
+    }
+}
+
+impl Set {
+    async fn send(&self, request: Request<Body>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
-        let Some(target) = self.settings.target(&parts.uri, &parts.headers) else {
-            let message = format!("no upstream for the path {:?}", parts.uri.path());
-            return problem_response(&Problem::new(StatusCode::NOT_FOUND, "unknown_path", message));
+        let protocol = routes::protocol_of(parts.uri.path(), &parts.headers);
+        if !self.must_be_read(&parts, &body) {
+            return self.send_unread(Request::from_parts(parts, body), protocol).await;
+        }
+        let body = match read(body, self.body_bytes_max).await {
+            Ok(body) => body,
+            Err(problem) => return problem_response(&problem),
         };
-        let wants_key = parts.extensions.remove::<WithOperatorsKey>().is_some();
-        if let Some((name, value)) = self.keys.header_for(is_for_anthropic(parts.uri.path(), &parts.headers), wants_key)
-        {
-            parts.headers.insert(name, value);
+        parts.headers.remove(TRANSFER_ENCODING);
+        let outline = Outline::read(&body);
+        let stops = match self.routes.route(protocol, &outline.model) {
+            Some(route) => stops(&route.legs, &outline, &body),
+            None => Vec::new(),
+        };
+        let (wants_stream, longest_wait) = (outline.wants_stream, self.longest_wait);
+        chain::send(&self.stations, Call { parts, protocol, stops, wants_stream, longest_wait }).await
+    }
+
+    async fn send_unread(&self, request: Request<Body>, protocol: Protocol) -> Response<Body> {
+        match self.routes.default_of(protocol).and_then(|place| self.stations.get(place)) {
+            Some(station) => chain::send_once(station, request, protocol).await,
+            None => failure::Failure::UnknownPath(request.uri().path().to_owned()).into_response(protocol),
         }
-        parts.uri = target;
-        parts.version = Version::HTTP_11;
-        parts.headers.remove(HOST);
-        remove_hop_by_hop(&mut parts.headers);
-        let answer =
-            tokio::time::timeout(self.settings.head_timeout, self.client.request(Request::from_parts(parts, body)));
-        match answer.await {
-            Ok(Ok(mut response)) => {
-                remove_hop_by_hop(response.headers_mut());
-                response.map(Body::new)
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(error = %chain(&error), "could not reach the upstream");
-                let message = "the upstream could not be reached";
-                problem_response(&Problem::new(StatusCode::BAD_GATEWAY, "upstream_unreachable", message))
-            }
-            Err(_) => {
-                let message = format!("the upstream did not answer within {} s", self.settings.head_timeout.as_secs());
-                problem_response(&Problem::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", message))
-            }
-        }
+    }
+
+    /// Whether the body says where it goes, or may have to be sent twice.
+    fn must_be_read(&self, parts: &request::Parts, body: &Body) -> bool {
+        let media = parts.headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or("application/json");
+        let is_json = media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
+        let fits = body.size_hint().lower() <= self.body_bytes_max as u64;
+        let names_model = parts.method == Method::POST && routes::names_model(parts.uri.path());
+        names_model && is_json && fits && !parts.headers.contains_key(CONTENT_ENCODING) && self.routes.read_bodies()
     }
 }
 
-impl UpstreamSettings {
-    /// Where a request for `/v1/…` goes: Anthropic's paths and clients to Anthropic, everything else to OpenAI.
-    fn target(&self, uri: &Uri, headers: &HeaderMap) -> Option<Uri> {
-        let path = uri.path();
-        let tail = path.strip_prefix("/v1/")?;
-        let (base, tail) = if is_for_anthropic(path, headers) {
-            (&self.anthropic, path.trim_start_matches('/'))
-        } else {
-            (&self.openai, tail)
-        };
-        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let target = format!("{}/{tail}{query}", base.path().trim_end_matches('/'));
-        let mut parts = base.clone().into_parts();
-        parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
-        Uri::from_parts(parts).ok()
-    }
+/// The upstreams of a route, each with the body that it is sent.
+fn stops(legs: &[Leg], outline: &Outline, body: &Bytes) -> Vec<Stop> {
+    let first = legs.first().map(|leg| leg.model.as_str());
+    let stop = |leg: &Leg| {
+        let replaced = (leg.model != outline.model).then(|| with_model(body, &leg.model)).flatten();
+        Stop {
+            station: leg.endpoint,
+            body: replaced.map_or_else(|| body.clone(), Bytes::from),
+            is_substitute: first != Some(leg.model.as_str()),
+        }
+    };
+    legs.iter().map(stop).collect()
 }
 
-fn is_for_anthropic(path: &str, headers: &HeaderMap) -> bool {
-    path == "/v1/messages"
-        || path.starts_with("/v1/messages/")
-        || (headers.contains_key("anthropic-version") && path != "/v1/chat/completions")
+async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large(limit)),
+        Err(error) => {
+            let message = format!("the body could not be read: {error}");
+            Err(Problem::new(http::StatusCode::BAD_REQUEST, "body_broken_off", message))
+        }
+    }
 }
 
 impl Service<Request<Body>> for Upstream {
@@ -151,74 +180,7 @@ impl Service<Request<Body>> for Upstream {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let upstream = self.clone();
-        Box::pin(async move { Ok(upstream.send(request).await) })
-    }
-}
-
-/// Removes the headers that speak of one connection only (RFC 9110, 7.6.1).
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let fixed = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
-    let old = ["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"];
-    let all = named.into_iter().chain(fixed).chain(old.into_iter().map(HeaderName::from_static));
-    all.for_each(|name| drop(headers.remove(name)));
-}
-
-/// The error and what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets() {
-        let settings = UpstreamSettings {
-            openai: Uri::from_static("http://one.example:81/api/v1"),
-            anthropic: Uri::from_static("https://two.example/"),
-            connect_timeout: Duration::ZERO,
-            head_timeout: Duration::ZERO,
-        };
-        let check = |path: &'static str, anthropic: bool, expected: Option<&str>| {
-            let headers = anthropic
-                .then(|| (HeaderName::from_static("anthropic-version"), "2023-06-01".parse().expect("a value")));
-            let target = settings.target(&Uri::from_static(path), &headers.into_iter().collect());
-            assert_eq!(target.map(|uri| uri.to_string()).as_deref(), expected, "{path}");
-        };
-        check("/v1/chat/completions", false, Some("http://one.example:81/api/v1/chat/completions"));
-        check("/v1/models?limit=2", false, Some("http://one.example:81/api/v1/models?limit=2"));
-        check("/v1/messages", false, Some("https://two.example/v1/messages"));
-        check("/v1/messages/count_tokens", false, Some("https://two.example/v1/messages/count_tokens"));
-        check("/v1/models", true, Some("https://two.example/v1/models"));
-        check("/v1/chat/completions", true, Some("http://one.example:81/api/v1/chat/completions"));
-        check("/v1/messagesx", false, Some("http://one.example:81/api/v1/messagesx"));
-        check("/v2/chat", false, None);
-        check("/", false, None);
-    }
-
-    #[test]
-    fn hop_by_hop_headers_stay_behind() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "close, x-mine"),
-            ("x-mine", "1"),
-            ("te", "trailers"),
-            ("keep-alive", "5"),
-            ("x-other", "2"),
-        ] {
-            headers.insert(name, value.parse().expect("a value"));
-        }
-        remove_hop_by_hop(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-other"]);
+        let set = Arc::clone(&self.set);
+        Box::pin(async move { Ok(set.send(request).await) })
     }
 }

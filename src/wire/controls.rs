@@ -19,6 +19,9 @@ pub mod header {
     pub const ENTRY: HeaderName = HeaderName::from_static("x-nearhit-entry");
     pub const SIMILARITY: HeaderName = HeaderName::from_static("x-nearhit-similarity");
     pub const PROBABILITY: HeaderName = HeaderName::from_static("x-nearhit-probability");
+    pub const PRIORITY: HeaderName = HeaderName::from_static("x-nearhit-priority");
+    pub const UPSTREAM: HeaderName = HeaderName::from_static("x-nearhit-upstream");
+    pub const TRIES: HeaderName = HeaderName::from_static("x-nearhit-tries");
     pub const CACHE_STATUS: HeaderName = HeaderName::from_static("x-cache-status");
 }
 

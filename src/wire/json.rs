@@ -21,7 +21,7 @@ pub fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
 /// # Errors
 /// The bytes are not one JSON object.
 pub fn without_fields(object: &[u8], names: &[&str]) -> Result<Vec<u8>, serde_json::Error> {
-    let RawFields(fields) = serde_json::from_slice(object)?;
+    let fields = fields(object)?;
     let mut out = vec![b'{'];
     for (name, value) in fields.iter().filter(|(name, _)| !names.contains(&name.as_str())) {
         if out.len() > 1 {
@@ -35,20 +35,28 @@ pub fn without_fields(object: &[u8], names: &[&str]) -> Result<Vec<u8>, serde_js
     Ok(out)
 }
 
-struct RawFields(Vec<(String, Box<RawValue>)>);
+/// The fields of an object in order, names as they mean, values as they stand there.
+///
+/// # Errors
+/// The bytes are not one JSON object.
+pub fn fields(object: &[u8]) -> Result<Vec<(String, &RawValue)>, serde_json::Error> {
+    serde_json::from_slice(object).map(|RawFields(fields)| fields)
+}
 
-impl<'de> Deserialize<'de> for RawFields {
+struct RawFields<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for RawFields<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Fields;
 
         impl<'de> Visitor<'de> for Fields {
-            type Value = RawFields;
+            type Value = RawFields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<RawFields, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<RawFields<'de>, A::Error> {
                 let mut raw = Vec::new();
                 while let Some(field) = fields.next_entry()? {
                     raw.push(field);

@@ -3,6 +3,8 @@
 pub mod chat;
 pub mod controls;
 pub mod json;
+pub mod outline;
 pub mod problem;
 pub mod sse;
+pub mod usage;
 pub mod verdict;

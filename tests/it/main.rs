@@ -21,3 +21,4 @@ mod restart;
 #[cfg(feature = "candle")]
 mod stream;
 mod support;
+mod upstream;

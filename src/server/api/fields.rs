@@ -16,6 +16,7 @@ use crate::decision::{
     Attributes, CacheName, Embedding, InvalidEmbedding, Origin, Prompt, Reason, Scope, Tenant, Turn, Vars,
 };
 use crate::layer::{check_media, read_body};
+use crate::route::Resolved;
 use crate::store::Owner;
 use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Surroundings, is_blank};
 use crate::wire::controls::check_names;
@@ -79,11 +80,14 @@ impl Asked {
                     return Err(Problem::invalid("headers", format!("headers: {name:?} is none of {known}")));
                 }
                 let origin = Origin::Request { body: chat.to_origin().to_string(), headers: headers.clone() };
-                let upstream = app.layer.upstream.clone();
+                let Resolved { upstream, model } = app.layer.upstream.resolve("/v1/chat/completions", chat.model());
                 let temperature_max = app.layer.temperature_max;
                 let prompt =
                     chat.prompt(Surroundings { tenant, cache, upstream, headers, attributes, vars, temperature_max });
-                Ok(prompt.map(|prompt| (prompt, origin)))
+                Ok(prompt.map(|mut prompt| {
+                    prompt.scope.model = model;
+                    (prompt, origin)
+                }))
             }
             (Some(_), Some(_)) => Err(Problem::invalid("request", "request: give either prompt or request, not both")),
             (None, None) => {

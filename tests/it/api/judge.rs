@@ -48,7 +48,7 @@ async fn judged(server: &Server, result: &str) -> u64 {
 async fn a_model_says_whether_two_answers_say_the_same() {
     let Some(program) = variable("NEARHIT_LLMOCK") else { return };
     let provider = Llmock::start(&program, "judge.json");
-    let config = config(&format!("{}/v1", provider.url), "", "key_from = \"env:JUDGE_KEY\"");
+    let config = config(&format!("{}/v1", provider.url), "", "key_env = \"JUDGE_KEY\"");
     let home = Home::with_config(&config);
     let server = home.serve_with(&["--upstream", &format!("{}/v1", provider.url)], &[("JUDGE_KEY", "sk-judge")]).await;
     let client = server.client("sk-test");
@@ -212,14 +212,10 @@ async fn a_judge_that_is_not_there_is_named_before_the_start() {
     };
     check("[cache]\njudge = \"model\"", &["cache.judge", "[judge]"]);
     let external = "[embed]\nmodel = \"external\"\n";
-    check(
-        &format!("{external}[judge]\nmodel = \"m\"\nkey_from = \"env:NO_SUCH_KEY\""),
-        &["judge.key_from", "NO_SUCH_KEY"],
-    );
+    check(&format!("{external}[judge]\nmodel = \"m\"\nkey_env = \"NO_SUCH_KEY\""), &["judge.key_env", "NO_SUCH_KEY"]);
     let file = home.write("key", " \n");
-    check(&format!("{external}[judge]\nmodel = \"m\"\nkey_from = \"file:{file}\""), &["the key is empty"]);
-    let missing =
-        format!("{external}[cache]\njudge = \"model\"\n[judge]\nmodel = \"m\"\nkey_from = \"env:NO_SUCH_KEY\"");
+    check(&format!("{external}[judge]\nmodel = \"m\"\nkey_file = \"{file}\""), &["judge.key_file"]);
+    let missing = format!("{external}[cache]\njudge = \"model\"\n[judge]\nmodel = \"m\"\nkey_env = \"NO_SUCH_KEY\"");
     // The cache goes on without: it learns nothing.
     let home = Home::with_config(&missing);
     let server = home.serve(&[]).await;

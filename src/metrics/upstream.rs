@@ -1,0 +1,50 @@
+//! What the upstreams do. Labels are names from the configuration, so their number is bounded.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The counters of all upstreams of one process.
+#[derive(Debug, Clone)]
+pub struct UpstreamMetrics {
+    tries: Family<TryLabels, Counter>,
+    open: Family<UpstreamLabels, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TryLabels {
+    upstream: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabels {
+    upstream: String,
+}
+
+impl UpstreamMetrics {
+    /// The metrics, registered under `nearhit_upstream_`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("nearhit_upstream");
+        let metrics = Self { tries: Family::default(), open: Family::default() };
+        let Self { tries, open } = &metrics;
+        registry.register(
+            "tries",
+            "Calls by upstream and how they ended, retries and fallbacks included",
+            tries.clone(),
+        );
+        registry.register("open", "Whether an upstream failed so often that it is asked last: 0 or 1", open.clone());
+        metrics
+    }
+
+    /// `result` is one of a fixed set of words.
+    pub fn tried(&self, upstream: &str, result: &'static str) {
+        self.tries.get_or_create(&TryLabels { upstream: upstream.to_owned(), result }).inc();
+    }
+
+    pub fn is_open(&self, upstream: &str, is_open: bool) {
+        self.open.get_or_create(&UpstreamLabels { upstream: upstream.to_owned() }).set(i64::from(is_open));
+    }
+}

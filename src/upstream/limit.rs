@@ -1,0 +1,409 @@
+//! Waiting for a provider's limit: a service that sends no more in a minute than one key of one provider takes.
+//!
+//! Tokens are estimated from a request's size and corrected by what its answer says it took.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::failure::Failure;
+use super::rate::Rate;
+use super::settings::{QueueSettings, RateLimit};
+use super::turns::Turns;
+use crate::body::{Body, BoxError};
+use crate::decision::Tenant;
+use crate::route::Priority;
+use crate::wire::usage::UsageReader;
+
+/// A service behind a limit, or without one.
+#[derive(Clone)]
+pub(super) struct Limited<S> {
+    inner: S,
+    limiter: Option<Arc<Limiter>>,
+}
+
+impl<S> Limited<S> {
+    pub(super) fn new(inner: S, limit: RateLimit, queue: QueueSettings, has_own_key: bool) -> Self {
+        let limiter = (limit != RateLimit::default()).then(|| Arc::new(Limiter::new(limit, queue, has_own_key)));
+        Self { inner, limiter }
+    }
+}
+
+impl<S> Service<Request<Body>> for Limited<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Failure> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut inner = self.inner.clone();
+        let Some(limiter) = self.limiter.clone() else { return Box::pin(inner.call(request)) };
+        Box::pin(async move {
+            let lane = limiter.lane(request.headers());
+            let tokens = estimate(&request);
+            let priority = request.extensions().get::<Priority>().copied().unwrap_or_default();
+            let caller = request.extensions().get::<Tenant>().map(|tenant| tenant.as_str().to_owned());
+            let turn = lane.turn(priority, &caller.unwrap_or_default(), tokens).await;
+            turn.map_err(|retry_after| Failure::Busy { retry_after })?;
+            let response = inner.call(request).await?;
+            if limiter.limit.tokens.is_none() {
+                return Ok(response);
+            }
+            let media = response.headers().get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
+            let usage = UsageReader::new(media.starts_with("text/event-stream"));
+            Ok(response.map(|body| Body::new(Metered { body, usage, lane, estimated: tokens })))
+        })
+    }
+}
+
+/// One provider's limit, for each key that it is called with.
+struct Limiter {
+    limit: RateLimit,
+    queue: QueueSettings,
+    /// All calls go under one key, whatever the clients send.
+    has_own_key: bool,
+    lanes: Mutex<Lanes>,
+    hasher: RandomState,
+    started: Instant,
+}
+
+struct Lanes {
+    by_key: HashMap<u64, Arc<Lane>>,
+    /// So many lanes are too many: those that owe nothing go.
+    swept_at: usize,
+}
+
+impl Limiter {
+    fn new(limit: RateLimit, queue: QueueSettings, has_own_key: bool) -> Self {
+        let lanes = Mutex::new(Lanes { by_key: HashMap::new(), swept_at: LANES_MIN });
+        Self { limit, queue, has_own_key, lanes, hasher: RandomState::new(), started: Instant::now() }
+    }
+
+    /// The lane of the key that a request would be sent with.
+    fn lane(&self, headers: &HeaderMap) -> Arc<Lane> {
+        let sent = |name| headers.get(name).map(http::HeaderValue::as_bytes);
+        let keys = (!self.has_own_key).then(|| (sent(AUTHORIZATION.as_str()), sent("x-api-key")));
+        let key = self.hasher.hash_one(keys);
+        let Lanes { by_key, swept_at } = &mut *self.lanes.lock();
+        if let Some(lane) = by_key.get(&key) {
+            return Arc::clone(lane);
+        }
+        if by_key.len() >= *swept_at {
+            by_key.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.owes_nothing());
+            *swept_at = LANES_MIN.max(2 * by_key.len());
+        }
+        let rate = Rate::new(self.limit, self.started.elapsed());
+        let waiting = Waiting { rate, turns: Turns::new(), last_id: 0 };
+        let lane = Arc::new(Lane { waiting: Mutex::new(waiting), queue: self.queue, started: self.started });
+        by_key.insert(key, Arc::clone(&lane));
+        lane
+    }
+}
+
+/// The requests of one key of one provider.
+struct Lane {
+    waiting: Mutex<Waiting>,
+    queue: QueueSettings,
+    started: Instant,
+}
+
+struct Waiting {
+    rate: Rate,
+    turns: Turns<Waiter>,
+    last_id: u64,
+}
+
+struct Waiter {
+    id: u64,
+    tokens: u64,
+    wake: Arc<Notify>,
+}
+
+/// What the next look at the queue gave.
+enum Step {
+    Go,
+    Sleep(Duration),
+    Wait,
+}
+
+impl Lane {
+    /// Returns when it is the request's turn; the error is when to come again.
+    async fn turn(&self, priority: Priority, caller: &str, tokens: u64) -> Result<(), Duration> {
+        let wake = Arc::new(Notify::new());
+        let id = {
+            let mut waiting = self.waiting.lock();
+            if waiting.turns.iter().count() >= self.queue.length {
+                drop(waiting);
+                return Err(self.clears_in(tokens));
+            }
+            waiting.last_id += 1;
+            let id = waiting.last_id;
+            waiting.turns.push(priority, caller, Waiter { id, tokens, wake: Arc::clone(&wake) });
+            id
+        };
+        // Whoever stops waiting leaves the queue.
+        let place = Place { lane: self, id };
+        let until_turn = async {
+            loop {
+                match self.step(id) {
+                    Step::Go => return,
+                    Step::Wait => wake.notified().await,
+                    Step::Sleep(time) => tokio::select! {
+                        () = tokio::time::sleep(time) => {}
+                        () = wake.notified() => {}
+                    },
+                }
+            }
+        };
+        let result = tokio::time::timeout(self.queue.wait, until_turn).await;
+        drop(place);
+        result.map_err(|_| self.clears_in(tokens))
+    }
+
+    fn step(&self, id: u64) -> Step {
+        let now = self.started.elapsed();
+        let Waiting { rate, turns, last_id: _ } = &mut *self.waiting.lock();
+        match turns.next() {
+            Some(next) if next.id == id => match rate.ready_in(next.tokens, now) {
+                Duration::ZERO => {
+                    rate.take(next.tokens);
+                    turns.pop();
+                    Step::Go
+                }
+                time => Step::Sleep(time),
+            },
+            _ => Step::Wait,
+        }
+    }
+
+    /// How long until everybody who waits has gone, and one more.
+    fn clears_in(&self, tokens: u64) -> Duration {
+        let now = self.started.elapsed();
+        let Waiting { rate, turns, last_id: _ } = &mut *self.waiting.lock();
+        let requests = turns.iter().count() as u64 + 1;
+        let all = turns.iter().fold(tokens, |sum, waiter| sum.saturating_add(waiter.tokens));
+        rate.clears_in(requests, all, now)
+    }
+
+    fn owes_nothing(&self) -> bool {
+        self.waiting.lock().rate.is_full(self.started.elapsed())
+    }
+}
+
+/// A place in the queue. Dropped, it is free, and whoever is next looks whether it may go.
+struct Place<'a> {
+    lane: &'a Lane,
+    id: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.lane.waiting.lock();
+        waiting.turns.remove(|waiter| waiter.id == self.id);
+        if let Some(next) = waiting.turns.next() {
+            next.wake.notify_one();
+        }
+    }
+}
+
+/// A body on its way to the client, whose usage is taken into account when it is gone.
+struct Metered {
+    body: Body,
+    usage: UsageReader,
+    lane: Arc<Lane>,
+    estimated: u64,
+}
+
+impl http_body::Body for Metered {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.usage.feed(data);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        if let Some(counted) = self.usage.tokens() {
+            let mut waiting = self.lane.waiting.lock();
+            waiting.rate.correct(self.estimated, counted);
+            // What was estimated too high is there for whoever waits.
+            if let Some(next) = waiting.turns.next() {
+                next.wake.notify_one();
+            }
+        }
+    }
+}
+
+/// Tokens of a request that nobody has counted yet: a token is about four bytes of English or JSON.
+fn estimate(request: &Request<Body>) -> u64 {
+    (request.body().size_hint().lower() / 4).max(1)
+}
+
+/// So many lanes are kept without looking.
+const LANES_MIN: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Answers every call with a usage of so many tokens.
+    #[derive(Clone)]
+    struct Provider(u64);
+
+    impl Service<Request<Body>> for Provider {
+        type Response = Response<Body>;
+        type Error = Failure;
+        type Future = std::future::Ready<Result<Response<Body>, Failure>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            std::future::ready(Ok(Response::new(Body::from(format!("{{\"usage\":{{\"input_tokens\":{}}}}}", self.0)))))
+        }
+    }
+
+    fn queue(length: usize, wait_s: u64) -> QueueSettings {
+        QueueSettings { length, wait: Duration::from_secs(wait_s) }
+    }
+
+    fn request(key: &str, caller: &str, priority: Priority) -> Request<Body> {
+        let mut request = Request::new(Body::from("x".repeat(40)));
+        request.headers_mut().insert(AUTHORIZATION, key.parse().expect("a value"));
+        request.extensions_mut().insert(Tenant::new(caller));
+        request.extensions_mut().insert(priority);
+        request
+    }
+
+    async fn send(service: &Limited<Provider>, request: Request<Body>) -> Result<(), Failure> {
+        let response = service.clone().call(request).await?;
+        response.into_body().collect().await.expect("a whole body");
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_and_each_key_has_its_own_limit() {
+        let limit = RateLimit { requests: Some(6), tokens: None };
+        let service = Limited::new(Provider(1), limit, queue(10, 60), false);
+        let started = Instant::now();
+        for _ in 0..7 {
+            send(&service, request("a", "", Priority::Interactive)).await.expect("a turn");
+        }
+        assert_eq!(started.elapsed(), Duration::from_secs(60), "one at once, then one in ten seconds");
+        send(&service, request("b", "", Priority::Interactive)).await.expect("a turn");
+        assert_eq!(started.elapsed(), Duration::from_secs(60), "another key does not wait for the first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_of_the_upstreams_own_is_one_key() {
+        let limit = RateLimit { requests: Some(6), tokens: None };
+        let service = Limited::new(Provider(1), limit, queue(10, 60), true);
+        let started = Instant::now();
+        for key in ["a", "b"] {
+            send(&service, request(key, "", Priority::Interactive)).await.expect("a turn");
+        }
+        assert_eq!(started.elapsed(), Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_would_wait_too_long_is_told_when_to_come() {
+        let limit = RateLimit { requests: Some(6), tokens: None };
+        let service = Limited::new(Provider(1), limit, queue(2, 15), false);
+        let one = || send(&service, request("a", "", Priority::Interactive));
+        one().await.expect("a turn");
+        // Two wait, one for 10 seconds and one for longer than it may; the third finds no place.
+        let (first, second, third) = tokio::join!(one(), one(), one());
+        assert_eq!(first, Ok(()));
+        assert_eq!(second, Err(Failure::Busy { retry_after: Duration::from_secs(5) }));
+        assert_eq!(third, Err(Failure::Busy { retry_after: Duration::from_secs(30) }));
+        one().await.expect("both left the queue");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_and_priorities_take_turns() {
+        let limit = RateLimit { requests: Some(6), tokens: None };
+        let service = Limited::new(Provider(1), limit, queue(100, 600), false);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        send(&service, request("k", "", Priority::Interactive)).await.expect("a turn");
+        let calls = [
+            ("a", Priority::Batch),
+            ("a", Priority::Interactive),
+            ("a", Priority::Interactive),
+            ("b", Priority::Interactive),
+        ];
+        let tasks = calls.map(|(caller, priority)| {
+            let (service, order) = (service.clone(), Arc::clone(&order));
+            async move {
+                send(&service, request("k", caller, priority)).await.expect("a turn");
+                order.lock().push((caller, priority.as_str()));
+            }
+        });
+        futures_util::future::join_all(tasks).await;
+        let expected = [("a", "interactive"), ("b", "interactive"), ("a", "interactive"), ("a", "batch")];
+        assert_eq!(*order.lock(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_hangs_up_leaves_the_queue() {
+        let limit = RateLimit { requests: Some(6), tokens: None };
+        let service = Limited::new(Provider(1), limit, queue(1, 600), false);
+        let one = || send(&service, request("a", "", Priority::Interactive));
+        one().await.expect("a turn");
+        timeout(Duration::from_secs(1), one()).await.expect_err("it is not its turn yet");
+        let started = Instant::now();
+        one().await.expect("there is a place, and nobody before");
+        assert_eq!(started.elapsed(), Duration::from_secs(9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_are_estimated_then_counted() {
+        let limit = RateLimit { requests: None, tokens: Some(600) };
+        // 40 bytes are 10 tokens; the answer says 200.
+        let service = Limited::new(Provider(200), limit, queue(10, 600), false);
+        let started = Instant::now();
+        send(&service, request("a", "", Priority::Interactive)).await.expect("a turn");
+        send(&service, request("a", "", Priority::Interactive)).await.expect("a turn");
+        let waited = started.elapsed();
+        // 110 of 501 tokens a minute.
+        assert!(waited > Duration::from_secs(13) && waited < Duration::from_secs(14), "{waited:?}");
+    }
+}
