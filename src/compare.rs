@@ -6,7 +6,7 @@
 use crate::cache::{Cache, Judged};
 use crate::decision::{Answer, EntryId, Judge, same_words};
 use crate::store::Owner;
-use crate::wire::chat::Completion;
+use crate::wire::request::text_of;
 
 /// Compares the answer with the one that was judged, and lets the cache learn from it. `stored` is the entry that the
 /// fresh answer became. The verdict; `None` if there is none.
@@ -24,7 +24,7 @@ pub(crate) async fn compare(
             return None;
         }
     };
-    let (new, old) = (words(fresh), words(&entry.answer));
+    let (new, old) = (text_of(fresh), text_of(&entry.answer));
     let verdict = match cache.policy(&owner.cache).judge {
         _ if same_words(&new, &old) => Some(true),
         Judge::Nobody => None,
@@ -35,9 +35,4 @@ pub(crate) async fn compare(
     };
     cache.learn(owner, judged, verdict, stored);
     verdict
-}
-
-/// What the answer says.
-fn words(answer: &Answer) -> String {
-    Completion::of(answer, "").text().map_or_else(|| answer.body.clone(), str::to_owned)
 }

@@ -15,12 +15,13 @@ use toml::{Table, Value};
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
 use crate::decision::{CacheName, ContextRule, Judge, Perishable, Policy, Role, Similarity};
+use crate::replay::Pace;
 use crate::rules::{CacheRules, TurnReader};
 use crate::server::{ServeSettings, Tenancy};
 use crate::store::{Durability, Limit, Limits, StoreSettings};
 use crate::templates::TemplateSettings;
 use crate::upstream::UpstreamSettings;
-use crate::wire::{chat, controls};
+use crate::wire::{controls, request};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +35,7 @@ pub struct Config {
     pub cache: CacheSettings,
     pub answer_bytes_max: usize,
     pub temperature_max: Option<f64>,
+    pub replay: Pace,
 }
 
 /// How texts become vectors.
@@ -128,6 +130,7 @@ impl Config {
             temperature_max: from.read("cache.temperature_max", "a number of at least 0", |v| {
                 number(v).filter(|t| t.is_finite() && *t >= 0.0)
             }),
+            replay: from.read("cache.replay", PACE, pace).unwrap_or_default(),
             cache: Self::read_cache(from),
             data_dir,
         }
@@ -204,7 +207,7 @@ impl Config {
             }
         }
         let ttl = ttl.unwrap_or(CacheSettings::default().ttl);
-        let turn_reader = TurnReader(chat::earlier_turns);
+        let turn_reader = TurnReader(request::earlier_turns);
         let templates = Self::read_templates(from);
         CacheSettings { policy, policies, rules, own_rules, turn_reader, ttl, external_dimensions: None, templates }
     }
@@ -424,6 +427,16 @@ impl Reader<'_> {
 /// How similar the embeddings of one answer given twice are at least.
 const JUDGE_SIMILARITY: f32 = 0.95;
 
+fn pace(value: &Value) -> Option<Pace> {
+    match value.as_str() {
+        Some("as_fast_as_possible") => Some(Pace::AsFastAsPossible),
+        Some("original") => Some(Pace::Original),
+        _ => number(value).filter(|rate| rate.is_finite() && *rate > 0.0).map(Pace::TokensPerSecond),
+    }
+}
+
+const PACE: &str = "\"as_fast_as_possible\", \"original\" or a number of tokens a second above 0";
+
 fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|n| n as f64))
 }
@@ -484,6 +497,7 @@ mod tests {
             perishable_ttl_s = 0
             context = "any"
             context_threshold = 0.4
+            replay = "slow"
             [caches.Bad]
             threshold = 0.5
             [store]
@@ -513,6 +527,7 @@ mod tests {
             ("cache.perishable_ttl_s", "0"),
             ("cache.context", "\"any\""),
             ("cache.context_threshold", "0.4"),
+            ("cache.replay", "\"slow\""),
             ("caches.Bad", "\"Bad\""),
             ("store.kind", "7"),
             ("upstream.openai", "ftp://x"),

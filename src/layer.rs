@@ -1,7 +1,8 @@
 //! The whole cache as a tower layer over `http::Request`: what a gateway mounts, and what nearhit's own proxy is.
 //!
-//! A `POST /v1/chat/completions` is looked up; a hit is answered here, a miss goes to the inner service with the bytes
-//! it came with, and its answer is recorded while it streams to the client. Everything else passes through untouched.
+//! A `POST` to a path whose answers are cached (`/v1/chat/completions` and its like) is looked up; a hit is answered here,
+//! a miss goes to the inner service with the bytes it came with, and its answer is recorded while it streams to the
+//! client. Everything else passes through untouched.
 //! Whose entries are used is said by a [`Tenant`] in the request's extensions; without one nothing is cached.
 
 use std::future::Future;
@@ -9,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -20,21 +21,25 @@ use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::body::{Body, BoxError, problem_response};
+use crate::body::{Body, BoxError, problem_response, shaped};
 use crate::cache::{Cache, Judged, Lookup, Match, Miss, Query};
 use crate::decision::{Attributes, Embedding, Outcome, Prompt, Reason, Tenant};
 use crate::record::Keep;
+use crate::replay::Pace;
 use crate::store::Owner;
-use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Completion, OWN_FIELDS, Surroundings};
+use crate::wire::answer::{Fresh, Replay};
 use crate::wire::controls::{Controls, OWN_HEADER_PREFIX, header};
+use crate::wire::json;
 use crate::wire::problem::Problem;
-use crate::wire::{json, sse};
+use crate::wire::request::{ANSWER_HEADERS, OWN_FIELDS, ProviderRequest, Surroundings, is_anthropic, is_cacheable};
 
 /// How the layer behaves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerSettings {
     /// Names the upstream behind the layer: answers of one are never served for another.
     pub upstream: String,
+    /// The same of the upstream for Anthropic's paths.
+    pub anthropic_upstream: String,
     /// Above this temperature a request bypasses the cache.
     pub temperature_max: Option<f64>,
     /// Largest request body.
@@ -43,6 +48,8 @@ pub struct LayerSettings {
     pub answer_bytes_max: usize,
     /// Longest that a request waits for its embedding before it goes upstream.
     pub patience: Duration,
+    /// How fast streamed hits are sent.
+    pub replay: Pace,
 }
 
 impl Default for LayerSettings {
@@ -50,15 +57,24 @@ impl Default for LayerSettings {
     fn default() -> Self {
         Self {
             upstream: String::new(),
+            anthropic_upstream: String::new(),
             temperature_max: None,
             body_bytes_max: 32 << 20,
             answer_bytes_max: 1 << 20,
             patience: Duration::from_millis(250),
+            replay: Pace::default(),
         }
     }
 }
 
-/// Wraps a service that answers chat completions with the cache.
+impl LayerSettings {
+    /// The upstream that a path's requests go to.
+    pub(crate) fn upstream_of(&self, path: &str) -> &str {
+        if is_anthropic(path) { &self.anthropic_upstream } else { &self.upstream }
+    }
+}
+
+/// Wraps a service that answers provider requests with the cache.
 #[derive(Clone)]
 pub struct CacheLayer {
     gate: Arc<Gate>,
@@ -114,11 +130,12 @@ where
         let waiting = self.inner.clone();
         // The clone that was polled ready is the one to call.
         let inner = std::mem::replace(&mut self.inner, waiting);
-        Box::pin(async move { gate.answer(inner, request).await })
+        let path = request.uri().path().to_owned();
+        Box::pin(async move { Ok(shaped(&path, gate.answer(inner, request).await?, |body| body)) })
     }
 }
 
-/// A chat request that has been read.
+/// A provider request that has been read.
 struct Read {
     /// The bytes to forward.
     body: Bytes,
@@ -127,11 +144,13 @@ struct Read {
     asked: Result<Asked, Reason>,
 }
 
-/// A chat request that may be served from the cache.
+/// A provider request that may be served from the cache.
 struct Asked {
-    chat: ChatRequest,
+    request: ProviderRequest,
     controls: Controls,
     prompt: Prompt,
+    /// When it came.
+    came: Instant,
 }
 
 impl Gate {
@@ -144,7 +163,7 @@ impl Gate {
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
-        if parts.method != Method::POST || parts.uri.path() != CHAT_PATH {
+        if parts.method != Method::POST || !is_cacheable(parts.uri.path()) {
             strip_own_headers(&mut parts.headers);
             return self.pass(inner, Request::from_parts(parts, Body::new(body)), Reason::NotCacheable).await;
         }
@@ -179,7 +198,7 @@ impl Gate {
             match self.lookup(&query).await {
                 Lookup::Hit(matches) => match matches.into_iter().next() {
                     Some(found) => {
-                        let response = hit_response(&asked.chat, &found);
+                        let response = hit_response(&asked.request, &found, self.settings.replay);
                         if let Some(judged) = found.judged.filter(Judged::is_audited) {
                             self.audit(inner, forward(body), asked, judged);
                         }
@@ -210,10 +229,10 @@ impl Gate {
         judged: Option<Judged>,
         is_audit: bool,
     ) -> Keep {
-        let Asked { chat, controls, prompt } = asked;
+        let Asked { request, controls, prompt, came } = asked;
         let (cache, tasks) = (Arc::clone(&self.cache), self.tasks.clone());
         let answer_bytes_max = self.settings.answer_bytes_max;
-        Keep { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit }
+        Keep { cache, tasks, answer_bytes_max, request, controls, prompt, came, vector, status, judged, is_audit }
     }
 
     /// Asks upstream for an answer that was served already, in the background, to see whether it was right.
@@ -279,20 +298,19 @@ impl Gate {
         check_media(&parts.headers)?;
         let bytes = read_body(body, self.settings.body_bytes_max).await?;
         let value = json::parse(&bytes).map_err(|error| Problem::not_json(&error, &bytes))?;
-        let chat = ChatRequest::new(value).map_err(|found| {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body must be an object, got {found}"))
-        })?;
-        let (body_cache, body_own) = (chat.own_field("cache"), chat.own_field("nearhit"));
+        let request = ProviderRequest::new(parts.uri.path(), value)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body {error}")))?;
+        let (body_cache, body_own) = (request.own_field("cache"), request.own_field("nearhit"));
         let controls = Controls::read(&parts.headers, body_cache, body_own)?;
         let body = if body_cache.is_some() || body_own.is_some() {
             json::without_fields(&bytes, OWN_FIELDS).map_err(|error| Problem::not_json(&error, &bytes))?.into()
         } else {
             bytes
         };
-        Ok(Read { body, only_if_cached: controls.only_if_cached, asked: self.asked(parts, chat, controls) })
+        Ok(Read { body, only_if_cached: controls.only_if_cached, asked: self.asked(parts, request, controls) })
     }
 
-    fn asked(&self, parts: &request::Parts, chat: ChatRequest, controls: Controls) -> Result<Asked, Reason> {
+    fn asked(&self, parts: &request::Parts, request: ProviderRequest, controls: Controls) -> Result<Asked, Reason> {
         let tenant = parts.extensions.get::<Tenant>().ok_or(Reason::NoTenant)?.clone();
         if controls.no_store {
             return Err(Reason::NoStore);
@@ -301,16 +319,16 @@ impl Gate {
         if parts.uri.query().is_some() {
             return Err(Reason::NotCacheable);
         }
-        let prompt = chat.prompt(Surroundings {
+        let prompt = request.prompt(Surroundings {
             tenant,
             cache: controls.cache.clone(),
-            upstream: self.settings.upstream.clone(),
+            upstream: self.settings.upstream_of(request.path()).to_owned(),
             headers: answer_headers(&parts.headers),
             attributes: Attributes::new(),
             vars: controls.vars.clone(),
             temperature_max: self.settings.temperature_max,
         })?;
-        Ok(Asked { chat, controls, prompt })
+        Ok(Asked { request, controls, prompt, came: Instant::now() })
     }
 }
 
@@ -394,17 +412,15 @@ fn recordable(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-fn hit_response(chat: &ChatRequest, found: &Match) -> Response<Body> {
-    let completion = Completion::of(&found.entry.answer, chat.model());
-    let id = format!("chatcmpl-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-    let created_s = (found.entry.life.created_ms + found.age_ms) / 1000;
-    let (media, body) = if chat.wants_stream() {
-        let events = completion.replay_events(&id, created_s, chat.wants_stream_usage());
-        ("text/event-stream", sse::write_events(&events))
-    } else {
-        ("application/json", completion.replay(&id, created_s).to_string())
+fn hit_response(request: &ProviderRequest, found: &Match, pace: Pace) -> Response<Body> {
+    let now_s = (found.entry.life.created_ms + found.age_ms) / 1000;
+    let fresh = Fresh { nonce: fastrand::u128(..), now_s };
+    let schedule = pace.schedule(&found.entry.answer);
+    let (media, body) = match request.replay(&found.entry.answer, &fresh, schedule.piece_bytes) {
+        Replay::Json(body) => ("application/json", Body::from(body)),
+        Replay::Events(events) => ("text/event-stream", schedule.body(events)),
     };
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(header::OUTCOME, HeaderValue::from_static(Outcome::Hit.as_str()));
@@ -456,6 +472,3 @@ fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, value: &str) {
 
 /// Longest time that is spent on reading what is refused.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
-
-/// The path whose answers are cached.
-const CHAT_PATH: &str = "/v1/chat/completions";

@@ -74,6 +74,7 @@ pub mod body;
 mod compare;
 pub mod layer;
 mod record;
+pub mod replay;
 pub mod wire;
 
 #[cfg(feature = "server")]

@@ -7,6 +7,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -17,10 +18,11 @@ use tokio_util::task::TaskTracker;
 use crate::body::{Body, BoxError};
 use crate::cache::{Cache, Judged, NewEntry};
 use crate::compare::compare;
-use crate::decision::{Admission, Embedding, Origin, Policy, Prompt};
+use crate::decision::{Admission, Embedding, Origin, Prompt};
 use crate::store::Owner;
-use crate::wire::chat::{ChatRequest, Completion};
+use crate::wire::answer::{Recorded as Answered, Timing};
 use crate::wire::controls::Controls;
+use crate::wire::request::ProviderRequest;
 use crate::wire::sse::StreamRecorder;
 
 /// What is needed to store the answer once it is whole.
@@ -30,9 +32,11 @@ pub(crate) struct Keep {
     pub(crate) tasks: TaskTracker,
     /// Largest answer that is kept.
     pub(crate) answer_bytes_max: usize,
-    pub(crate) chat: ChatRequest,
+    pub(crate) request: ProviderRequest,
     pub(crate) controls: Controls,
     pub(crate) prompt: Prompt,
+    /// When the request came.
+    pub(crate) came: Instant,
     pub(crate) vector: Option<Embedding>,
     pub(crate) status: StatusCode,
     /// The candidate that the fresh answer is compared with.
@@ -49,7 +53,11 @@ struct Recorded {
 
 enum Tape {
     Json(Vec<u8>),
-    Stream(Box<StreamRecorder>),
+    Stream {
+        recorder: Box<StreamRecorder>,
+        /// Milliseconds from the request to the first bytes.
+        first_ms: Option<u64>,
+    },
 }
 
 impl Recorded {
@@ -58,7 +66,8 @@ impl Recorded {
     }
 
     fn stream(body: Body, keep: Keep) -> Self {
-        Self { body, tape: Some((Tape::Stream(Box::default()), keep)) }
+        let recorder = Box::new(keep.request.recorder());
+        Self { body, tape: Some((Tape::Stream { recorder, first_ms: None }, keep)) }
     }
 
     fn feed(&mut self, data: &[u8]) {
@@ -68,7 +77,8 @@ impl Recorded {
                 bytes.extend_from_slice(data);
                 (bytes.len(), false)
             }
-            Tape::Stream(recorder) => {
+            Tape::Stream { recorder, first_ms } => {
+                first_ms.get_or_insert_with(|| keep.elapsed_ms());
                 recorder.feed(data);
                 (recorder.bytes(), recorder.is_done())
             }
@@ -86,17 +96,17 @@ impl Recorded {
     /// The body came to its end.
     fn end(&mut self) {
         let Some((tape, keep)) = self.tape.take() else { return };
-        let (completion, whole) = match tape {
-            Tape::Json(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(serde_json::Value::Object(body)) => (Completion::unchecked(body), true),
-                _ => {
-                    keep.cache.metrics().dropped("not_json");
-                    return;
-                }
-            },
-            Tape::Stream(recorder) => recorder.finish(),
+        let (answered, timing) = match tape {
+            Tape::Json(bytes) => (keep.request.recorded(&bytes), None),
+            Tape::Stream { recorder, first_ms } => {
+                let timing = first_ms.map(|first_ms| Timing { first_ms, total_ms: keep.elapsed_ms() });
+                (Some(recorder.finish()), timing)
+            }
         };
-        keep.store(completion, whole);
+        match answered {
+            Some(answered) => keep.store(answered, timing),
+            None => keep.cache.metrics().dropped("not_json"),
+        }
     }
 }
 
@@ -119,23 +129,29 @@ impl Keep {
         response
     }
 
-    fn store(self, completion: Completion, whole: bool) {
-        let Self { cache, tasks, answer_bytes_max, chat, controls, prompt, vector, status, judged, is_audit } = self;
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.came.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn store(self, answered: Answered, timing: Option<Timing>) {
+        let Self {
+            cache, tasks, answer_bytes_max, request, controls, prompt, vector, status, judged, is_audit, ..
+        } = self;
         if let Some(reason) = cache.refuses(&prompt) {
             return cache.metrics().dropped(reason.as_str());
         }
-        match Policy::admit(&completion.recording(&chat, status.as_u16(), whole)) {
+        match answered.admission(&request, status.as_u16()) {
             Admission::Drop(rule) => cache.metrics().dropped(rule),
             Admission::Keep => {
-                let answer = completion.into_answer();
-                let origin = chat.to_origin().to_string();
-                if answer.body.len() > answer_bytes_max || origin.len() > REQUEST_BYTES_MAX {
+                let answer = answered.into_answer(timing);
+                let origin = request.to_origin(prompt.scope.headers.clone());
+                if answer.body.len() > answer_bytes_max || is_long(&origin) {
                     return cache.metrics().dropped("too_large");
                 }
                 let owner = Owner { tenant: prompt.scope.tenant.clone(), cache: prompt.scope.cache.clone() };
                 let fresh = answer.clone();
                 let new = NewEntry {
-                    origin: Origin::Request { body: origin, headers: prompt.scope.headers.clone() },
+                    origin,
                     writer: prompt.scope.tenant.as_str().to_owned(),
                     answer,
                     tags: controls.tags,
@@ -200,6 +216,10 @@ impl http_body::Body for Recorded {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+fn is_long(origin: &Origin) -> bool {
+    matches!(origin, Origin::Request { body, .. } if body.len() > REQUEST_BYTES_MAX)
 }
 
 /// A longer request is not kept with its answer, and so neither is the answer: a conversation that long is unlikely

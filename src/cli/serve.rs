@@ -94,10 +94,12 @@ async fn open(config: &Config) -> Result<App, Failure> {
         registry,
         layer: LayerSettings {
             upstream: config.upstream.openai.to_string(),
+            anthropic_upstream: config.upstream.anthropic.to_string(),
             temperature_max: config.temperature_max,
             body_bytes_max: config.serve.body_bytes_max,
             answer_bytes_max: config.answer_bytes_max,
             patience: config.embed.proxy_patience,
+            replay: config.replay,
         },
         upstream,
         api_patience: config.embed.api_patience,

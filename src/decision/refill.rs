@@ -1,6 +1,6 @@
 //! Answers that repeat a value of their question: taken apart at the value, and put together around another one.
 //!
-//! Of a `chat.completion` only the first message's content is looked at and changed, as text, so the JSON stays valid
+//! Of a provider's object only the one text that it says is looked at and changed, as text, so the JSON stays valid
 //! whatever the value holds. Putting an answer's own value back gives the answer, to the byte.
 
 use std::borrow::Cow;
@@ -29,7 +29,7 @@ impl AnswerTemplate {
         }
         let (text, object) = match answer.kind {
             AnswerKind::Text => (answer.body.clone(), None),
-            AnswerKind::ChatCompletion => {
+            _ => {
                 let Value::Object(mut object) = serde_json::from_str(&answer.body).ok()? else { return None };
                 let Value::String(text) = content(&mut object)?.take() else { return None };
                 (text, Some(object))
@@ -74,7 +74,7 @@ impl AnswerTemplate {
 pub fn repeats(answer: &Answer, slot: &Slot) -> bool {
     let text = match answer.kind {
         AnswerKind::Text => Cow::Borrowed(answer.body.as_str()),
-        AnswerKind::ChatCompletion => match serde_json::from_str(&answer.body) {
+        _ => match serde_json::from_str(&answer.body) {
             Ok(Value::Object(mut object)) => match content(&mut object).map(Value::take) {
                 Some(Value::String(text)) => Cow::Owned(text),
                 _ => return true,
@@ -103,19 +103,36 @@ fn cut(text: &str, value: &str) -> Option<Vec<String>> {
     (texts.len() > 1).then_some(texts)
 }
 
-/// What an object with one choice says.
+/// What a provider's object says, if that is one text: of its one choice, its one text block, its one message.
 fn content(object: &mut Map<String, Value>) -> Option<&mut Value> {
-    match object.get_mut("choices")?.as_array_mut()?.as_mut_slice() {
-        [choice] => choice.get_mut("message")?.get_mut("content"),
-        _ => None,
+    if object.contains_key("choices") {
+        let choice = only(object.get_mut("choices")?, |_| true)?;
+        return if choice.get("message").is_some() {
+            choice.get_mut("message")?.get_mut("content")
+        } else {
+            choice.get_mut("text")
+        };
     }
+    let is = |item: &Value, kind: &str| item.get("type").is_some_and(|of| of == kind);
+    if object.contains_key("output") {
+        let message = only(object.get_mut("output")?, |item| is(item, "message"))?;
+        return only(message.get_mut("content")?, |_| true)?.get_mut("text");
+    }
+    only(object.get_mut("content")?, |block| is(block, "text"))?.get_mut("text")
+}
+
+/// The one item that is meant, if there is exactly one.
+fn only(items: &mut Value, is_meant: impl Fn(&Value) -> bool) -> Option<&mut Value> {
+    let mut meant = items.as_array_mut()?.iter_mut().filter(|item| is_meant(item));
+    meant.next().filter(|_| meant.next().is_none())
 }
 
 /// A longer answer says more than a value could be all the difference in, and would take long to compare.
 const LONGEST: usize = 64 << 10;
 
 /// Fields of an object that are other ones each time.
-const OF_THE_CALL: [&str; 5] = ["created", "id", "service_tier", "system_fingerprint", "usage"];
+const OF_THE_CALL: [&str; 8] =
+    ["completed_at", "created", "created_at", "id", "nearhit", "service_tier", "system_fingerprint", "usage"];
 
 #[cfg(test)]
 mod tests {

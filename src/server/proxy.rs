@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{App, error};
+use crate::body::shaped;
 use crate::layer::{CacheLayer, CacheService};
 use crate::upstream::Upstream;
 
@@ -24,6 +26,12 @@ pub(super) async fn forward(mut service: CacheService<Upstream>, request: Reques
         Ok(response) => response.map(axum::body::Body::new),
         Err(never) => match never {},
     }
+}
+
+/// Says what is wrong in the shape that the path's clients read.
+pub(super) async fn shape(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    shaped(&path, next.run(request).await, axum::body::Body::new)
 }
 
 /// A path below `/v1/` that is not the cache API's, spelt without tricks.

@@ -1,4 +1,5 @@
-//! A refusal in OpenAI's error shape: `{"error": {"message", "type", "param", "code"}}`.
+//! A refusal in OpenAI's error shape, `{"error": {"message", "type", "param", "code"}}`, or in Anthropic's,
+//! `{"type": "error", "error": {"type", "message"}, "request_id"}`.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -46,6 +47,22 @@ impl Problem {
 
     pub fn to_json(&self) -> Value {
         json!({"error": {"message": self.message, "type": self.kind(), "param": self.param, "code": self.code}})
+    }
+
+    /// In Anthropic's shape. `request_id` names the call.
+    pub fn to_anthropic_json(&self, request_id: &str) -> Value {
+        let kind = match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            504 => "timeout_error",
+            529 => "overloaded_error",
+            500.. => "api_error",
+            _ => "invalid_request_error",
+        };
+        json!({"type": "error", "error": {"type": kind, "message": self.message}, "request_id": request_id})
     }
 
     fn kind(&self) -> &'static str {

@@ -1,10 +1,12 @@
-//! OpenAI's own Python client, unchanged, in front of nearhit, and a stand-in for the provider behind it.
+//! The providers' own Python clients, unchanged, in front of nearhit, and a stand-in for the providers behind it.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
-use crate::support::{Home, Server, variable};
+use serde_json::json;
+
+use crate::support::{Home, Reply, Server, Upstream, event_stream, variable};
 
 /// The stand-in. Dropped, it is stopped.
 struct Llmock {
@@ -13,9 +15,9 @@ struct Llmock {
 }
 
 impl Llmock {
-    fn start(program: &str) -> Self {
+    fn start(program: &str, fixtures: &str) -> Self {
         let mut command = Command::new(program);
-        command.args(["--strict", "--metrics", "--port", "0", "--fixtures"]).arg(folder().join("fixtures.json"));
+        command.args(["--strict", "--metrics", "--port", "0", "--fixtures"]).arg(folder().join(fixtures));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the stand-in starts");
         let stdout = child.stdout.take().expect("a pipe");
         let mut lines = BufReader::new(stdout).lines().map(|line| line.expect("text"));
@@ -44,18 +46,22 @@ fn run(python: &str, phase: &str, server: &Server, llmock: &Llmock) {
     command.arg(folder().join("openai_client.py")).args(["--phase", phase, "--api-key", "sk-test"]);
     command.args(["--base-url", &format!("{}/v1", server.url)]);
     command.args(["--upstream-metrics", &format!("{}/metrics", llmock.url)]);
-    let output = command.stdin(Stdio::null()).output().expect("python starts");
+    check(&command.stdin(Stdio::null()).output().expect("python starts"), phase);
+}
+
+/// Asserts that a script came to its end, and that it checked something.
+fn check(output: &Output, what: &str) {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "phase {phase}: {stderr}{stdout}");
+    assert!(output.status.success(), "{what}: {stderr}{stdout}");
     let passed: serde_json::Value = serde_json::from_str(&stdout).expect("the script's count");
-    assert!(passed["passed"].as_u64() > Some(40), "phase {phase}: {stdout}");
+    assert!(passed["passed"].as_u64() > Some(40), "{what}: {stdout}");
 }
 
 /// A program that talks to OpenAI changes its base URL and nothing else; its answers outlive the server.
 #[tokio::test]
 async fn openais_python_client() {
     let (Some(python), Some(llmock)) = (variable("NEARHIT_PYTHON"), variable("NEARHIT_LLMOCK")) else { return };
-    let llmock = Llmock::start(&llmock);
+    let llmock = Llmock::start(&llmock, "fixtures.json");
     let home = Home::new();
     let upstream = format!("{}/v1", llmock.url);
     let server = home.serve(&["--upstream", &upstream]).await;
@@ -65,3 +71,32 @@ async fn openais_python_client() {
     run(&python, "again", &server, &llmock);
     server.check_alive();
 }
+
+/// Every other API whose answers are cached, over the clients of both providers.
+#[tokio::test]
+async fn clients_of_every_api() {
+    let (Some(python), Some(llmock)) = (variable("NEARHIT_PYTHON"), variable("NEARHIT_LLMOCK")) else { return };
+    let llmock = Llmock::start(&llmock, "api_fixtures.json");
+    let home = Home::new();
+    let server = home.serve(&["--upstream", &format!("{}/v1", llmock.url), "--anthropic-upstream", &llmock.url]).await;
+    // The stand-in does not know the older completions.
+    let older = Upstream::start(|call| {
+        let choice = json!({"index": 0, "text": COMPLETION, "logprobs": null, "finish_reason": "stop"});
+        let usage = json!({"prompt_tokens": 4, "completion_tokens": 7, "total_tokens": 11});
+        let model = call.json()["model"].clone();
+        let body =
+            json!({"id": "cmpl-1", "object": "text_completion", "model": model, "choices": [choice], "usage": usage});
+        if call.json()["stream"] == true { Reply::events(event_stream(&[body])) } else { Reply::json(200, &body) }
+    })
+    .await;
+    let second_home = Home::new();
+    let second = second_home.serve(&["--upstream", &older.base()]).await;
+    let mut command = Command::new(python);
+    command.arg(folder().join("api_clients.py")).args(["--url", &server.url, "--completions-url", &second.url]);
+    let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
+    check(&output.await.expect("no panic").expect("python starts"), "every API");
+    assert_eq!(older.count(), 2, "one miss and one bypass");
+}
+
+/// What the older completions answer; the script knows it too.
+const COMPLETION: &str = "and they lived happily ever after.";

@@ -16,6 +16,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("server::*", 6, "server"),
     ("layer", 5, "layer"),
     ("record", 5, "layer"),
+    ("replay", 5, "layer"),
     ("compare", 5, "layer"),
     ("cache::*", 4, "path"),
     ("renew", 4, "path"),
