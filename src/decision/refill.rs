@@ -171,6 +171,26 @@ mod tests {
         check("order#K-1", "#K-1", "K-2", None);
     }
 
+    /// One text that is said is filled, whatever the provider's object; of several nobody knows which.
+    #[test]
+    fn every_apis_answers_are_filled() {
+        let check = |kind, body: Value, is_filled: bool| {
+            let answer = Answer { kind, body: body.to_string(), usage: None };
+            let filled = AnswerTemplate::cut(&answer, "K-1").and_then(|cut| cut.fill("K-2"));
+            let expected = is_filled.then(|| body.to_string().replace("K-1", "K-2"));
+            assert_eq!(filled, expected, "{body}");
+        };
+        let text = json!({"type": "text", "text": "K-1 is here."});
+        let thought = json!({"type": "thinking", "thinking": "Hm."});
+        check(AnswerKind::Message, json!({"content": [thought, text]}), true);
+        check(AnswerKind::Message, json!({"content": [text, text]}), false);
+        let said = json!({"type": "message", "content": [{"type": "output_text", "text": "K-1"}]});
+        check(AnswerKind::Response, json!({"output": [{"type": "reasoning"}, said]}), true);
+        check(AnswerKind::Response, json!({"output": [said, said]}), false);
+        check(AnswerKind::TextCompletion, json!({"choices": [{"text": "K-1"}]}), true);
+        check(AnswerKind::Embeddings, json!({"data": [{"embedding": "K-1"}]}), false);
+    }
+
     #[test]
     fn what_must_not_differ() {
         fn check(a: &Answer, b: &Answer, same: bool) {

@@ -81,3 +81,29 @@ impl From<InvalidControl> for Problem {
         Self::invalid(&error.name, error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_anthropic() {
+        let check = |status: u16, kind: &str| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let body = Problem::new(status, "code", "why").to_anthropic_json("req_1");
+            let error = json!({"type": kind, "message": "why"});
+            assert_eq!(body, json!({"type": "error", "error": error, "request_id": "req_1"}));
+        };
+        check(400, "invalid_request_error");
+        check(401, "authentication_error");
+        check(403, "permission_error");
+        check(404, "not_found_error");
+        check(413, "request_too_large");
+        check(415, "invalid_request_error");
+        check(429, "rate_limit_error");
+        check(500, "api_error");
+        check(502, "api_error");
+        check(504, "timeout_error");
+        check(529, "overloaded_error");
+    }
+}

@@ -180,12 +180,8 @@ impl ProviderRequest {
     /// An answer that came in one piece; `None` if it is no object.
     pub(crate) fn recorded(&self, bytes: &[u8]) -> Option<Recorded> {
         let object = serde_json::from_slice(bytes).ok()?;
-        let verbatim = self.protocol.is_verbatim().then(|| std::str::from_utf8(bytes).ok().map(str::to_owned));
-        let verbatim = match verbatim {
-            Some(None) => return None,
-            Some(verbatim) => verbatim,
-            None => None,
-        };
+        let verbatim =
+            if self.protocol.is_verbatim() { Some(std::str::from_utf8(bytes).ok()?.to_owned()) } else { None };
         Some(Recorded { protocol: self.protocol, object, verbatim, whole: true })
     }
 
@@ -195,7 +191,7 @@ impl ProviderRequest {
     }
 
     /// Whether a bare text is an answer to such a request.
-    pub(crate) fn takes_text(&self) -> bool {
+    pub fn takes_text(&self) -> bool {
         !self.protocol.is_verbatim()
     }
 
@@ -222,7 +218,7 @@ impl ProviderRequest {
 ///
 /// # Errors
 /// What is against it.
-pub(crate) fn given(request: Option<&ProviderRequest>, object: Fields) -> Result<Answer, String> {
+pub fn given(request: Option<&ProviderRequest>, object: Map<String, Value>) -> Result<Answer, String> {
     let protocol = request.map_or(&Chat as &dyn Protocol, |request| request.protocol);
     let outline = protocol.outline(&object);
     if outline.choices == 0 || outline.text.is_empty() {

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::json;
 
-use crate::support::{Home, Reply, Server, Upstream, event_stream, variable};
+use crate::support::{Home, Reply, Upstream, event_stream, variable};
 
 /// The stand-in. Dropped, it is stopped.
 struct Llmock {
@@ -41,7 +41,8 @@ fn folder() -> std::path::PathBuf {
 }
 
 /// Runs one phase of the script, and asserts that everything it checked held.
-fn run(python: &str, phase: &str, server: &Server, llmock: &Llmock) {
+#[cfg(feature = "candle")]
+fn run(python: &str, phase: &str, server: &crate::support::Server, llmock: &Llmock) {
     let mut command = Command::new(python);
     command.arg(folder().join("openai_client.py")).args(["--phase", phase, "--api-key", "sk-test"]);
     command.args(["--base-url", &format!("{}/v1", server.url)]);
@@ -58,6 +59,7 @@ fn check(output: &Output, what: &str) {
 }
 
 /// A program that talks to OpenAI changes its base URL and nothing else; its answers outlive the server.
+#[cfg(feature = "candle")]
 #[tokio::test]
 async fn openais_python_client() {
     let (Some(python), Some(llmock)) = (variable("NEARHIT_PYTHON"), variable("NEARHIT_LLMOCK")) else { return };
