@@ -18,6 +18,10 @@ impl Protocol for Completions {
         "/v1/completions"
     }
 
+    fn place(&self) -> &'static str {
+        "choices[0].text"
+    }
+
     fn kind(&self) -> AnswerKind {
         AnswerKind::TextCompletion
     }

@@ -18,6 +18,10 @@ impl Protocol for Embeddings {
         "/v1/embeddings"
     }
 
+    fn place(&self) -> &'static str {
+        "data[].embedding"
+    }
+
     fn kind(&self) -> AnswerKind {
         AnswerKind::Embeddings
     }

@@ -3,9 +3,6 @@
 //! A [`Protocol`] knows one API: what its requests ask, how its answers are recorded, and how they are replayed. What all
 //! of them have in common is here; the layer, the recorder and the cache API speak to [`ProviderRequest`] only.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -26,6 +23,9 @@ use crate::decision::{
 pub(crate) trait Protocol: fmt::Debug + Sync {
     /// Where its requests go.
     fn path(&self) -> &'static str;
+
+    /// Where its answers say what they say, for messages.
+    fn place(&self) -> &'static str;
 
     /// In what form its answers are kept.
     fn kind(&self) -> AnswerKind;
@@ -222,7 +222,7 @@ pub fn given(request: Option<&ProviderRequest>, object: Map<String, Value>) -> R
     let protocol = request.map_or(&Chat as &dyn Protocol, |request| request.protocol);
     let outline = protocol.outline(&object);
     if outline.choices == 0 || outline.text.is_empty() {
-        return Err(format!("is no answer to {} that says something", protocol.path()));
+        return Err(format!("has nothing at {}, where an answer to {} says it", protocol.place(), protocol.path()));
     }
     Ok(Recorded { protocol, object, verbatim: None, whole: true }.into_answer(None))
 }
@@ -331,3 +331,6 @@ fn has_lossy_number(value: &Value) -> bool {
 
 /// 2^53: the doubles below it hold every whole number.
 const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
+
+#[cfg(test)]
+mod tests;

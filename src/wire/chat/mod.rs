@@ -25,6 +25,10 @@ impl Protocol for Chat {
         CHAT_PATH
     }
 
+    fn place(&self) -> &'static str {
+        "choices[0].message.content"
+    }
+
     fn kind(&self) -> AnswerKind {
         AnswerKind::ChatCompletion
     }

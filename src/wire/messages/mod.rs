@@ -23,6 +23,10 @@ impl Protocol for Messages {
         MESSAGES_PATH
     }
 
+    fn place(&self) -> &'static str {
+        "content[].text"
+    }
+
     fn kind(&self) -> AnswerKind {
         AnswerKind::Message
     }

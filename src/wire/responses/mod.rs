@@ -27,6 +27,10 @@ impl Protocol for Responses {
         "/v1/responses"
     }
 
+    fn place(&self) -> &'static str {
+        "output[].content[].text"
+    }
+
     fn kind(&self) -> AnswerKind {
         AnswerKind::Response
     }
