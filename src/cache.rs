@@ -61,7 +61,7 @@ pub struct CacheSettings {
     pub rules: CacheRules,
     /// Where a cache has rules of its own.
     pub own_rules: HashMap<CacheName, CacheRules>,
-    /// Needed where contexts are matched by meaning: `TurnReader(wire::chat::earlier_turns)`.
+    /// Needed where contexts are matched by meaning: `TurnReader(wire::request::earlier_turns)`.
     pub turn_reader: TurnReader,
     /// Time to live of an entry that names none.
     pub ttl: Duration,
@@ -125,6 +125,7 @@ pub struct Tiers {
 
 impl Tiers {
     pub const ALL: Tiers = Tiers { exact: true, template: true, semantic: true };
+    pub const EXACT: Tiers = Tiers { exact: true, template: false, semantic: false };
 }
 
 /// What the cache has to say.
@@ -425,7 +426,8 @@ impl Cache {
         if let Some(reason) = self.refuses(&query.prompt) {
             return Lookup::Miss(Miss::because(stale.unwrap_or(reason)));
         }
-        if query.tiers.template {
+        let tiers = if query.prompt.has_meaning() { query.tiers } else { Tiers::EXACT };
+        if tiers.template {
             match self.find_template(query, &fingerprint, &template, &slots).await {
                 // Of an answer that was wrong once nobody knows for which values it is right.
                 Ok(Exact::Found(found)) if self.is_doubted(&found.entry) => {}
@@ -435,7 +437,7 @@ impl Cache {
                 Err(miss) => return Lookup::Miss(miss),
             }
         }
-        if !query.tiers.semantic {
+        if !tiers.semantic {
             return Lookup::Miss(Miss::because(stale.unwrap_or(Reason::NoCandidate)));
         }
         let vector = match self.vector(query, &template.text()).await {
@@ -485,6 +487,7 @@ impl Cache {
         let (fingerprint, template, slots) = self.split(&prompt);
         let vector = match (vector, &self.parts.embedder) {
             (Some(vector), _) => Ok(vector),
+            (None, _) if !prompt.has_meaning() => Err(Reason::NoCandidate),
             (None, Some(embedder)) => {
                 embed(embedder.as_ref(), &template.text(), Asker::background(&prompt.scope.tenant)).await
             }

@@ -7,7 +7,7 @@ use crate::cache::{Cache, Held};
 use crate::decision::{Answer, EntryId, Judge, same_words};
 use crate::judge::{Case, PacedJudge};
 use crate::store::Owner;
-use crate::wire::chat::Completion;
+use crate::wire::request::text_of;
 
 /// Whose question was answered anew, and who may be asked about it.
 pub(crate) struct Comparison<'a> {
@@ -24,7 +24,7 @@ impl Comparison<'_> {
         if !self.is_current(held).await {
             return None;
         }
-        let verdict = self.verdict(&words(fresh), &words(&held.entry.answer)).await;
+        let verdict = self.verdict(&text_of(fresh), &text_of(&held.entry.answer)).await;
         // A judge takes its time: the entry may have another answer by now.
         let verdict = if self.is_current(held).await { verdict } else { None };
         self.cache.learn(self.owner, &held.judged, verdict, stored);
@@ -60,9 +60,4 @@ impl Comparison<'_> {
             false
         })
     }
-}
-
-/// What the answer says.
-fn words(answer: &Answer) -> String {
-    Completion::of(answer, "").text().map_or_else(|| answer.body.clone(), str::to_owned)
 }

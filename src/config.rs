@@ -20,13 +20,14 @@ pub use self::access::AccessConfig;
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
 use crate::decision::{CacheName, ContextRule, Judge, Perishable, Policy, Role, Similarity};
+use crate::replay::Pace;
 use crate::rules::{CacheRules, TurnReader};
 use crate::server::{ServeSettings, Tenancy};
 use crate::store::{Durability, Limit, Limits, StoreSettings};
 use crate::templates::TemplateSettings;
 use crate::upstream::UpstreamSettings;
 use crate::upstream::judge::JudgeSettings;
-use crate::wire::{chat, controls};
+use crate::wire::{controls, request};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +46,7 @@ pub struct Config {
     pub temperature_max: Option<f64>,
     /// Whether identical misses share one call upstream.
     pub coalesce: bool,
+    pub replay: Pace,
 }
 
 /// How texts become vectors.
@@ -140,6 +142,7 @@ impl Config {
                 number(v).filter(|t| t.is_finite() && *t >= 0.0)
             }),
             coalesce: from.read("cache.coalesce", "true or false", Value::as_bool).unwrap_or(true),
+            replay: from.read("cache.replay", PACE, pace).unwrap_or_default(),
             cache: Self::read_cache(from),
             data_dir,
         }
@@ -216,7 +219,7 @@ impl Config {
             }
         }
         let ttl = ttl.unwrap_or(CacheSettings::default().ttl);
-        let turn_reader = TurnReader(chat::earlier_turns);
+        let turn_reader = TurnReader(request::earlier_turns);
         let templates = Self::read_templates(from);
         CacheSettings { policy, policies, rules, own_rules, turn_reader, ttl, external_dimensions: None, templates }
     }
@@ -433,6 +436,16 @@ impl Reader<'_> {
 /// How similar the embeddings of one answer given twice are at least.
 const JUDGE_SIMILARITY: f32 = 0.95;
 
+fn pace(value: &Value) -> Option<Pace> {
+    match value.as_str() {
+        Some("as_fast_as_possible") => Some(Pace::AsFastAsPossible),
+        Some("original") => Some(Pace::Original),
+        _ => number(value).filter(|rate| rate.is_finite() && *rate > 0.0).map(Pace::TokensPerSecond),
+    }
+}
+
+const PACE: &str = "\"as_fast_as_possible\", \"original\" or a number of tokens a second above 0";
+
 fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|n| n as f64))
 }
@@ -494,6 +507,7 @@ mod tests {
             perishable_ttl_s = 0
             context = "any"
             context_threshold = 0.4
+            replay = "slow"
             [caches.Bad]
             threshold = 0.5
             [store]
@@ -524,6 +538,7 @@ mod tests {
             ("cache.perishable_ttl_s", "0"),
             ("cache.context", "\"any\""),
             ("cache.context_threshold", "0.4"),
+            ("cache.replay", "\"slow\""),
             ("caches.Bad", "\"Bad\""),
             ("store.kind", "7"),
             ("upstream.openai", "ftp://x"),

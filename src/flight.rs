@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Extensions, HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
@@ -96,6 +96,7 @@ impl Flight {
         let mut response = Response::new(Body::new(reader));
         *response.status_mut() = live.status;
         live.headers.clone_into(response.headers_mut());
+        live.extensions.clone_into(response.extensions_mut());
         Some(response)
     }
 
@@ -125,6 +126,7 @@ impl Drop for Landing {
 struct Live {
     status: StatusCode,
     headers: HeaderMap,
+    extensions: Extensions,
     /// Longer than what is kept: nobody joins any more.
     is_long: AtomicBool,
     answer: Mutex<Answer>,
@@ -152,6 +154,7 @@ impl Live {
         Self {
             status: parts.status,
             headers: parts.headers,
+            extensions: parts.extensions,
             is_long: AtomicBool::new(false),
             answer: Mutex::new(answer),
             readers: Arc::default(),

@@ -1,7 +1,8 @@
 //! The whole cache as a tower layer over `http::Request`: what a gateway mounts, and what nearhit's own proxy is.
 //!
-//! A `POST /v1/chat/completions` is looked up; a hit is answered here, a miss goes to the inner service with the bytes
-//! it came with, and its answer is recorded while it streams to the client. Everything else passes through untouched.
+//! A `POST` to a path whose answers are cached (`/v1/chat/completions` and its like) is looked up; a hit is answered here,
+//! a miss goes to the inner service with the bytes it came with, and its answer is recorded while it streams to the
+//! client. Everything else passes through untouched.
 //! Whose entries are used is said by a [`Tenant`] in the request's extensions; without one nothing is cached.
 
 use std::future::Future;
@@ -9,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -22,18 +23,20 @@ use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::body::{Body, BoxError, problem_response};
+use crate::body::{Body, BoxError, problem_response, shaped};
 use crate::cache::{Cache, Held, Judged, Lookup, Match, Miss, Query};
 use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prompt, Reason, Tenant, Tier};
 use crate::flight::{Boarding, FlightKey, Flights, Landing};
 use crate::judge::PacedJudge;
 use crate::record::Keep;
+use crate::replay::Pace;
 use crate::route::{OneUpstream, Resolve, Resolved};
 use crate::store::Owner;
-use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Completion, OWN_FIELDS, Surroundings};
+use crate::wire::answer::{Fresh, Replay};
 use crate::wire::controls::{Controls, OWN_HEADER_PREFIX, header};
+use crate::wire::json;
 use crate::wire::problem::Problem;
-use crate::wire::{json, sse};
+use crate::wire::request::{ANSWER_HEADERS, OWN_FIELDS, ProviderRequest, Surroundings, is_cacheable};
 
 /// How the layer behaves.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub struct LayerSettings {
     pub patience: Duration,
     /// Whether identical misses share one call upstream.
     pub coalesce: bool,
+    /// How fast streamed hits are sent.
+    pub replay: Pace,
 }
 
 impl Default for LayerSettings {
@@ -62,11 +67,12 @@ impl Default for LayerSettings {
             answer_bytes_max: 1 << 20,
             patience: Duration::from_millis(250),
             coalesce: true,
+            replay: Pace::default(),
         }
     }
 }
 
-/// Wraps a service that answers chat completions with the cache.
+/// Wraps a service that answers provider requests with the cache.
 #[derive(Clone)]
 pub struct CacheLayer {
     gate: Arc<Gate>,
@@ -138,11 +144,12 @@ where
         let waiting = self.inner.clone();
         // The clone that was polled ready is the one to call.
         let inner = std::mem::replace(&mut self.inner, waiting);
-        Box::pin(async move { gate.answer(inner, request).await })
+        let path = request.uri().path().to_owned();
+        Box::pin(async move { Ok(shaped(&path, gate.answer(inner, request).await?, |body| body)) })
     }
 }
 
-/// A chat request that has been read.
+/// A provider request that has been read.
 struct Read {
     /// The bytes to forward.
     body: Bytes,
@@ -154,11 +161,13 @@ struct Read {
     asked: Result<Asked, Reason>,
 }
 
-/// A chat request that may be served from the cache.
+/// A provider request that may be served from the cache.
 struct Asked {
-    chat: ChatRequest,
+    request: ProviderRequest,
     controls: Controls,
     prompt: Prompt,
+    /// When it came.
+    came: Instant,
 }
 
 impl Asked {
@@ -170,7 +179,7 @@ impl Asked {
     fn flight_key(&self) -> FlightKey {
         let exact = Fingerprint::split(&self.prompt).0.exact;
         let Controls { ttl, tags, sources, .. } = &self.controls;
-        let form = (self.chat.transport(), ttl, tags, sources);
+        let form = (self.request.path(), self.request.transport(), ttl, tags, sources);
         blake3::derive_key("nearhit 2026-11-22 flight v1", format!("{exact:?} {form:?}").as_bytes())
     }
 }
@@ -198,7 +207,7 @@ impl Gate {
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
-        if parts.method != Method::POST || parts.uri.path() != CHAT_PATH {
+        if parts.method != Method::POST || !is_cacheable(parts.uri.path()) {
             // Nobody checks here what a call that is not for the cache says to it.
             if let Ok(controls) = Controls::read(&parts.headers, None, None) {
                 self.hear(owner_of(&parts, &controls), controls.feedback);
@@ -245,7 +254,7 @@ impl Gate {
             match self.lookup(&query).await {
                 Lookup::Hit(matches) => match matches.into_iter().next() {
                     Some(found) => {
-                        let response = hit_response(&asked.chat, &found);
+                        let response = hit_response(&asked.request, &found, self.settings.replay);
                         if let Some(judged) = found.judged.filter(Judged::is_audited) {
                             self.audit(inner, forward(body), asked, Held { judged, entry: found.entry });
                         }
@@ -329,6 +338,9 @@ impl Gate {
         let (parts, body) = response.into_parts();
         let mut joined = Response::new(body);
         *joined.status_mut() = parts.status;
+        if let Some(problem) = parts.extensions.get::<Problem>() {
+            joined.extensions_mut().insert(problem.clone());
+        }
         let headers = joined.headers_mut();
         let mut shared = vec![CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER];
         if parts.status == StatusCode::OK {
@@ -356,16 +368,17 @@ impl Gate {
         held: Option<Held>,
         is_audit: bool,
     ) -> Keep {
-        let Asked { chat, controls, prompt } = asked;
+        let Asked { request, controls, prompt, came } = asked;
         let (cache, tasks, judge) = (Arc::clone(&self.cache), self.tasks.clone(), self.judge.clone());
         let answer_bytes_max = self.settings.answer_bytes_max;
         Keep {
             cache,
             tasks,
             answer_bytes_max,
-            chat,
+            request,
             controls,
             prompt,
+            came,
             vector,
             status,
             held,
@@ -444,10 +457,9 @@ impl Gate {
         check_media(&parts.headers)?;
         let bytes = read_body(body, self.settings.body_bytes_max).await?;
         let value = json::parse(&bytes).map_err(|error| Problem::not_json(&error, &bytes))?;
-        let chat = ChatRequest::new(value).map_err(|found| {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body must be an object, got {found}"))
-        })?;
-        let (body_cache, body_own) = (chat.own_field("cache"), chat.own_field("nearhit"));
+        let request = ProviderRequest::new(parts.uri.path(), value)
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body {error}")))?;
+        let (body_cache, body_own) = (request.own_field("cache"), request.own_field("nearhit"));
         let controls = Controls::read(&parts.headers, body_cache, body_own)?;
         let body = if body_cache.is_some() || body_own.is_some() {
             json::without_fields(&bytes, OWN_FIELDS).map_err(|error| Problem::not_json(&error, &bytes))?.into()
@@ -456,10 +468,10 @@ impl Gate {
         };
         let (only_if_cached, feedback) = (controls.only_if_cached, controls.feedback.clone());
         let owner = owner_of(parts, &controls);
-        Ok(Read { body, only_if_cached, feedback, owner, asked: self.asked(parts, chat, controls) })
+        Ok(Read { body, only_if_cached, feedback, owner, asked: self.asked(parts, request, controls) })
     }
 
-    fn asked(&self, parts: &request::Parts, chat: ChatRequest, controls: Controls) -> Result<Asked, Reason> {
+    fn asked(&self, parts: &request::Parts, request: ProviderRequest, controls: Controls) -> Result<Asked, Reason> {
         let tenant = parts.extensions.get::<Tenant>().ok_or(Reason::NoTenant)?.clone();
         if controls.no_store {
             return Err(Reason::NoStore);
@@ -468,8 +480,8 @@ impl Gate {
         if parts.uri.query().is_some() {
             return Err(Reason::NotCacheable);
         }
-        let Resolved { upstream, model } = self.settings.upstream.resolve(parts.uri.path(), chat.model());
-        let mut prompt = chat.prompt(Surroundings {
+        let Resolved { upstream, model } = self.settings.upstream.resolve(request.path(), request.model());
+        let mut prompt = request.prompt(Surroundings {
             tenant,
             cache: controls.cache.clone(),
             upstream,
@@ -479,7 +491,7 @@ impl Gate {
             temperature_max: self.settings.temperature_max,
         })?;
         prompt.scope.model = model;
-        Ok(Asked { chat, controls, prompt })
+        Ok(Asked { request, controls, prompt, came: Instant::now() })
     }
 }
 
@@ -569,17 +581,15 @@ fn recordable(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-fn hit_response(chat: &ChatRequest, found: &Match) -> Response<Body> {
-    let completion = Completion::of(&found.entry.answer, chat.model());
-    let id = format!("chatcmpl-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-    let created_s = (found.entry.life.created_ms + found.age_ms) / 1000;
-    let (media, body) = if chat.wants_stream() {
-        let events = completion.replay_events(&id, created_s, chat.wants_stream_usage());
-        ("text/event-stream", sse::write_events(&events))
-    } else {
-        ("application/json", completion.replay(&id, created_s).to_string())
+fn hit_response(request: &ProviderRequest, found: &Match, pace: Pace) -> Response<Body> {
+    let now_s = (found.entry.life.created_ms + found.age_ms) / 1000;
+    let fresh = Fresh { nonce: fastrand::u128(..), now_s };
+    let schedule = pace.schedule(&found.entry.answer);
+    let (media, body) = match request.replay(&found.entry.answer, &fresh, schedule.piece_bytes) {
+        Replay::Json(body) => ("application/json", Body::from(body)),
+        Replay::Events(events) => ("text/event-stream", schedule.body(events)),
     };
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(header::OUTCOME, HeaderValue::from_static(Outcome::Hit.as_str()));
@@ -634,6 +644,3 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// Audits on their way: each is a call upstream that no client waits for, and so no client slows down.
 const AUDITS_MAX: usize = 16;
-
-/// The path whose answers are cached.
-const CHAT_PATH: &str = "/v1/chat/completions";

@@ -79,6 +79,7 @@ mod compare;
 mod flight;
 pub mod layer;
 mod record;
+pub mod replay;
 pub mod wire;
 
 #[cfg(feature = "server")]

@@ -7,6 +7,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -17,13 +18,14 @@ use tokio_util::task::TaskTracker;
 use crate::body::{Body, BoxError};
 use crate::cache::{Cache, Held, NewEntry};
 use crate::compare::Comparison;
-use crate::decision::{Admission, Embedding, Origin, Policy, Prompt, Recording};
+use crate::decision::{Admission, Embedding, Origin, Prompt};
 use crate::flight::Landing;
 use crate::judge::PacedJudge;
 use crate::route::Substitute;
 use crate::store::Owner;
-use crate::wire::chat::{ChatRequest, Completion};
+use crate::wire::answer::{Recorded as Answered, Timing};
 use crate::wire::controls::Controls;
+use crate::wire::request::ProviderRequest;
 use crate::wire::sse::StreamRecorder;
 
 /// What is needed to store the answer once it is whole.
@@ -33,9 +35,11 @@ pub(crate) struct Keep {
     pub(crate) tasks: TaskTracker,
     /// Largest answer that is kept.
     pub(crate) answer_bytes_max: usize,
-    pub(crate) chat: ChatRequest,
+    pub(crate) request: ProviderRequest,
     pub(crate) controls: Controls,
     pub(crate) prompt: Prompt,
+    /// When the request came.
+    pub(crate) came: Instant,
     pub(crate) vector: Option<Embedding>,
     pub(crate) status: StatusCode,
     /// The candidate that the fresh answer is compared with.
@@ -56,7 +60,11 @@ struct Recorded {
 
 enum Tape {
     Json(Vec<u8>),
-    Stream(Box<StreamRecorder>),
+    Stream {
+        recorder: Box<StreamRecorder>,
+        /// Milliseconds from the request to the first bytes.
+        first_ms: Option<u64>,
+    },
 }
 
 impl Recorded {
@@ -65,7 +73,8 @@ impl Recorded {
     }
 
     fn stream(body: Body, keep: Keep) -> Self {
-        Self { body, tape: Some((Tape::Stream(Box::default()), keep)) }
+        let recorder = Box::new(keep.request.recorder());
+        Self { body, tape: Some((Tape::Stream { recorder, first_ms: None }, keep)) }
     }
 
     fn feed(&mut self, data: &[u8]) {
@@ -75,7 +84,8 @@ impl Recorded {
                 bytes.extend_from_slice(data);
                 (bytes.len(), false)
             }
-            Tape::Stream(recorder) => {
+            Tape::Stream { recorder, first_ms } => {
+                first_ms.get_or_insert_with(|| keep.elapsed_ms());
                 recorder.feed(data);
                 (recorder.bytes(), recorder.is_done())
             }
@@ -93,17 +103,17 @@ impl Recorded {
     /// The body came to its end.
     fn end(&mut self) {
         let Some((tape, keep)) = self.tape.take() else { return };
-        let (completion, whole) = match tape {
-            Tape::Json(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(serde_json::Value::Object(body)) => (Completion::unchecked(body), true),
-                _ => {
-                    keep.cache.metrics().dropped("not_json");
-                    return;
-                }
-            },
-            Tape::Stream(recorder) => recorder.finish(),
+        let (answered, timing) = match tape {
+            Tape::Json(bytes) => (keep.request.recorded(&bytes), None),
+            Tape::Stream { recorder, first_ms } => {
+                let timing = first_ms.map(|first_ms| Timing { first_ms, total_ms: keep.elapsed_ms() });
+                (Some(recorder.finish()), timing)
+            }
         };
-        keep.store(completion, whole);
+        match answered {
+            Some(answered) => keep.store(answered, timing),
+            None => keep.cache.metrics().dropped("not_json"),
+        }
     }
 }
 
@@ -127,14 +137,19 @@ impl Keep {
         response
     }
 
-    fn store(self, completion: Completion, whole: bool) {
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.came.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn store(self, answered: Answered, timing: Option<Timing>) {
         let Self {
             cache,
             tasks,
             answer_bytes_max,
-            chat,
+            request,
             controls,
             prompt,
+            came: _,
             vector,
             status,
             held,
@@ -146,19 +161,18 @@ impl Keep {
             return cache.metrics().dropped(reason.as_str());
         }
         // The model that upstream was asked for, whatever name the client has for it.
-        let model_asked = prompt.scope.model.as_str();
-        match Policy::admit(&Recording { model_asked, ..completion.recording(&chat, status.as_u16(), whole) }) {
+        match answered.admission(&request, &prompt.scope.model, status.as_u16()) {
             Admission::Drop(rule) => cache.metrics().dropped(rule),
             Admission::Keep => {
-                let answer = completion.into_answer();
-                let origin = chat.to_origin().to_string();
-                if answer.body.len() > answer_bytes_max || origin.len() > REQUEST_BYTES_MAX {
+                let answer = answered.into_answer(timing);
+                let origin = request.to_origin(prompt.scope.headers.clone());
+                if answer.body.len() > answer_bytes_max || is_long(&origin) {
                     return cache.metrics().dropped("too_large");
                 }
                 let owner = Owner { tenant: prompt.scope.tenant.clone(), cache: prompt.scope.cache.clone() };
                 let (fresh, question) = (answer.clone(), prompt.text.clone());
                 let new = NewEntry {
-                    origin: Origin::Request { body: origin, headers: prompt.scope.headers.clone() },
+                    origin,
                     writer: prompt.scope.tenant.as_str().to_owned(),
                     answer,
                     tags: controls.tags,
@@ -227,6 +241,10 @@ impl http_body::Body for Recorded {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+fn is_long(origin: &Origin) -> bool {
+    matches!(origin, Origin::Request { body, .. } if body.len() > REQUEST_BYTES_MAX)
 }
 
 /// A longer request is not kept with its answer, and so neither is the answer: a conversation that long is unlikely

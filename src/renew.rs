@@ -37,7 +37,7 @@ impl Cache {
 
 async fn renew(store: &dyn Store, embedder: &dyn Embedder, entry: &Arc<Entry>) -> Result<bool, RenewError> {
     let partition = Partition::new(&entry.fingerprint, embedder.model());
-    if entry.place.as_ref().is_some_and(|(own, _)| *own == partition) {
+    if entry.text.is_empty() || entry.place.as_ref().is_some_and(|(own, _)| *own == partition) {
         return Ok(false);
     }
     // The template depends on text and variables only.

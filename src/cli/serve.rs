@@ -114,6 +114,7 @@ async fn open(config: &Config) -> Result<App, Failure> {
             answer_bytes_max: config.answer_bytes_max,
             coalesce: config.coalesce,
             patience: config.embed.proxy_patience,
+            replay: config.replay,
         },
         upstream,
         judge,

@@ -109,11 +109,43 @@ impl Life {
 
 /// The request that an entry answers, kept so that the entry can be exported and inserted again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredOrigin", into = "StoredOrigin")]
 pub enum Origin {
     /// A bare prompt, with the context it was given.
     Prompt { context: Option<String> },
-    /// A provider request: its JSON, and the headers that its answer depends on.
-    Request { body: String, headers: Attributes },
+    /// A provider request: the path it was sent to, its JSON, and the headers that its answer depends on.
+    Request { path: String, body: String, headers: Attributes },
+}
+
+/// As it is stored: requests without a path are the older ones, which all were chat completions.
+#[derive(Serialize, Deserialize)]
+enum StoredOrigin {
+    Prompt { context: Option<String> },
+    Chat { body: String, headers: Attributes },
+    Request { path: String, body: String, headers: Attributes },
+}
+
+/// The path of a chat completion.
+pub const CHAT_PATH: &str = "/v1/chat/completions";
+
+impl From<StoredOrigin> for Origin {
+    fn from(stored: StoredOrigin) -> Self {
+        match stored {
+            StoredOrigin::Prompt { context } => Self::Prompt { context },
+            StoredOrigin::Chat { body, headers } => Self::Request { path: CHAT_PATH.to_owned(), body, headers },
+            StoredOrigin::Request { path, body, headers } => Self::Request { path, body, headers },
+        }
+    }
+}
+
+impl From<Origin> for StoredOrigin {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Prompt { context } => Self::Prompt { context },
+            Origin::Request { path, body, headers } if path == CHAT_PATH => Self::Chat { body, headers },
+            Origin::Request { path, body, headers } => Self::Request { path, body, headers },
+        }
+    }
 }
 
 /// A document, in a version, that an answer was made from.
@@ -137,6 +169,14 @@ pub enum AnswerKind {
     Text,
     /// A `chat.completion` object as JSON.
     ChatCompletion,
+    /// An Anthropic `message` object as JSON.
+    Message,
+    /// An OpenAI `response` object as JSON.
+    Response,
+    /// A `text_completion` object as JSON.
+    TextCompletion,
+    /// A list of embeddings as JSON, to the byte as the provider wrote it.
+    Embeddings,
 }
 
 /// Tokens that the provider counted for an answer.

@@ -24,8 +24,8 @@ mod turn;
 
 pub use conversation::{ContextRule, Conversation, Piece, similarity};
 pub use entry::{
-    Answer, AnswerKind, Candidate, Embedding, Entry, EntryId, InvalidEmbedding, Life, Origin, Probability, Similarity,
-    Source, TokenUsage, dot,
+    Answer, AnswerKind, CHAT_PATH, Candidate, Embedding, Entry, EntryId, InvalidEmbedding, Life, Origin, Probability,
+    Similarity, Source, TokenUsage, dot,
 };
 pub use equivalence::{same_words, words_digest};
 pub use fingerprint::{Fingerprint, Partition};

@@ -23,7 +23,7 @@ pub type Vars = BTreeMap<String, String>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
     pub scope: Scope,
-    /// The last user text, [`normalise`]d.
+    /// The last user text, [`normalise`]d. Empty where only an equal request may be answered alike.
     pub text: String,
     pub vars: Vars,
 }
@@ -32,6 +32,11 @@ impl Prompt {
     pub fn new(scope: Scope, text: &str, vars: Vars) -> Self {
         let vars = vars.into_iter().map(|(name, value)| (name, normalise(&value))).collect();
         Self { scope, text: normalise(text), vars }
+    }
+
+    /// Whether there is anything that could be near in meaning.
+    pub fn has_meaning(&self) -> bool {
+        !self.text.is_empty()
     }
 }
 
@@ -76,8 +81,16 @@ impl Scope {
 pub enum Surface {
     /// A bare prompt through the cache API.
     Text,
-    /// A chat completion request, proxied or through the cache API.
+    /// A chat completion request, proxied or through the cache API; or one of another API that says the same.
     Chat,
+    /// A request to Anthropic's messages.
+    Messages,
+    /// A request to OpenAI's responses.
+    Responses,
+    /// A request to OpenAI's completions, the older API.
+    Completions,
+    /// A request for embeddings.
+    Embeddings,
 }
 
 impl Surface {
@@ -85,6 +98,10 @@ impl Surface {
         match self {
             Surface::Text => "text",
             Surface::Chat => "chat",
+            Surface::Messages => "messages",
+            Surface::Responses => "responses",
+            Surface::Completions => "completions",
+            Surface::Embeddings => "embeddings",
         }
     }
 }

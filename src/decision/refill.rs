@@ -1,6 +1,6 @@
 //! Answers that repeat a value of their question: taken apart at the value, and put together around another one.
 //!
-//! Of a `chat.completion` only the first message's content is looked at and changed, as text, so the JSON stays valid
+//! Of a provider's object only the one text that it says is looked at and changed, as text, so the JSON stays valid
 //! whatever the value holds. Putting an answer's own value back gives the answer, to the byte.
 
 use std::borrow::Cow;
@@ -29,7 +29,7 @@ impl AnswerTemplate {
         }
         let (text, object) = match answer.kind {
             AnswerKind::Text => (answer.body.clone(), None),
-            AnswerKind::ChatCompletion => {
+            _ => {
                 let Value::Object(mut object) = serde_json::from_str(&answer.body).ok()? else { return None };
                 let Value::String(text) = content(&mut object)?.take() else { return None };
                 (text, Some(object))
@@ -83,7 +83,7 @@ pub fn repeats(answer: &Answer, slot: &Slot) -> bool {
 pub(super) fn text(answer: &Answer) -> Option<Cow<'_, str>> {
     match answer.kind {
         AnswerKind::Text => Some(Cow::Borrowed(answer.body.as_str())),
-        AnswerKind::ChatCompletion => {
+        _ => {
             let Value::Object(mut object) = serde_json::from_str(&answer.body).ok()? else { return None };
             let Value::String(text) = content(&mut object)?.take() else { return None };
             Some(Cow::Owned(text))
@@ -106,19 +106,36 @@ fn cut(text: &str, value: &str) -> Option<Vec<String>> {
     (texts.len() > 1).then_some(texts)
 }
 
-/// What an object with one choice says.
+/// What a provider's object says, if that is one text: of its one choice, its one text block, its one message.
 fn content(object: &mut Map<String, Value>) -> Option<&mut Value> {
-    match object.get_mut("choices")?.as_array_mut()?.as_mut_slice() {
-        [choice] => choice.get_mut("message")?.get_mut("content"),
-        _ => None,
+    if object.contains_key("choices") {
+        let choice = only(object.get_mut("choices")?, |_| true)?;
+        return if choice.get("message").is_some() {
+            choice.get_mut("message")?.get_mut("content")
+        } else {
+            choice.get_mut("text")
+        };
     }
+    let is = |item: &Value, kind: &str| item.get("type").is_some_and(|of| of == kind);
+    if object.contains_key("output") {
+        let message = only(object.get_mut("output")?, |item| is(item, "message"))?;
+        return only(message.get_mut("content")?, |_| true)?.get_mut("text");
+    }
+    only(object.get_mut("content")?, |block| is(block, "text"))?.get_mut("text")
+}
+
+/// The one item that is meant, if there is exactly one.
+fn only(items: &mut Value, is_meant: impl Fn(&Value) -> bool) -> Option<&mut Value> {
+    let mut meant = items.as_array_mut()?.iter_mut().filter(|item| is_meant(item));
+    meant.next().filter(|_| meant.next().is_none())
 }
 
 /// A longer answer says more than a value could be all the difference in, and would take long to compare.
 const LONGEST: usize = 64 << 10;
 
 /// Fields of an object that are other ones each time.
-const OF_THE_CALL: [&str; 5] = ["created", "id", "service_tier", "system_fingerprint", "usage"];
+const OF_THE_CALL: [&str; 8] =
+    ["completed_at", "created", "created_at", "id", "nearhit", "service_tier", "system_fingerprint", "usage"];
 
 #[cfg(test)]
 mod tests {
@@ -155,6 +172,26 @@ mod tests {
         check("K-1, not K-2", "K-1", "K-2", None);
         // It would grow together with what stands before it.
         check("order#K-1", "#K-1", "K-2", None);
+    }
+
+    /// One text that is said is filled, whatever the provider's object; of several nobody knows which.
+    #[test]
+    fn every_apis_answers_are_filled() {
+        let check = |kind, body: Value, is_filled: bool| {
+            let answer = Answer { kind, body: body.to_string(), usage: None };
+            let filled = AnswerTemplate::cut(&answer, "K-1").and_then(|cut| cut.fill("K-2"));
+            let expected = is_filled.then(|| body.to_string().replace("K-1", "K-2"));
+            assert_eq!(filled, expected, "{body}");
+        };
+        let text = json!({"type": "text", "text": "K-1 is here."});
+        let thought = json!({"type": "thinking", "thinking": "Hm."});
+        check(AnswerKind::Message, json!({"content": [thought, text]}), true);
+        check(AnswerKind::Message, json!({"content": [text, text]}), false);
+        let said = json!({"type": "message", "content": [{"type": "output_text", "text": "K-1"}]});
+        check(AnswerKind::Response, json!({"output": [{"type": "reasoning"}, said]}), true);
+        check(AnswerKind::Response, json!({"output": [said, said]}), false);
+        check(AnswerKind::TextCompletion, json!({"choices": [{"text": "K-1"}]}), true);
+        check(AnswerKind::Embeddings, json!({"data": [{"embedding": "K-1"}]}), false);
     }
 
     #[test]

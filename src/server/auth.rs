@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::keys::{KeyRecord, KeyScope, KeysInForce};
 use super::limits::{Held, TooMuch};
 use super::{App, scopes};
-use crate::body::problem_response_for;
+use crate::body::problem_response;
 use crate::decision::Tenant;
 use crate::layer::discard;
 use crate::upstream::WithOperatorsKey;
@@ -160,7 +160,7 @@ pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, 
         Ok(Some(permit)) => next.run(request).await.map(|body| Body::new(Held { body, _permit: permit })),
         Err(refusal) => {
             discard(pin!(request.into_body()), app.layer.body_bytes_max).await;
-            refusal.into_response(uri.path())
+            refusal.into_response()
         }
     }
 }
@@ -176,7 +176,7 @@ pub(super) async fn administrators_only(State(app): State<Arc<App>>, mut request
     });
     match allowed {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(""),
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -238,9 +238,8 @@ struct Refusal {
 }
 
 impl Refusal {
-    /// For the clients of this path.
-    fn into_response(self, path: &str) -> Response {
-        let mut response = problem_response_for(path, &self.problem);
+    fn into_response(self) -> Response {
+        let mut response = problem_response(&self.problem);
         if let Some(wait) = self.wait {
             let whole_s = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_s.max(1)));

@@ -44,11 +44,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let problem = self.problem();
-        let mut response = problem_response(&problem).map(axum::body::Body::new);
-        // For an edge that says it in other words than HTTP's.
-        response.extensions_mut().insert(problem);
-        response
+        problem_response(&self.problem()).map(axum::body::Body::new)
     }
 }
 

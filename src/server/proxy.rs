@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{App, error};
+use crate::body::shaped;
 use crate::layer::{CacheLayer, CacheService};
 use crate::route::Priority;
 use crate::upstream::{Answered, Upstream};
@@ -53,6 +55,12 @@ fn say_who_answered<B>(response: &mut http::Response<B>) {
     if let Ok(upstream) = HeaderValue::from_str(&upstream) {
         headers.insert(header::UPSTREAM, upstream);
     }
+}
+
+/// Says what is wrong in the shape that the path's clients read.
+pub(super) async fn shape(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    shaped(&path, next.run(request).await, axum::body::Body::new)
 }
 
 /// A path below `/v1/` that is not the cache API's, spelt without tricks.

@@ -15,7 +15,6 @@ use super::failure::Failure;
 use super::inspect::inspect;
 use super::limit::Limited;
 use super::retry::{self, Again, Tries};
-use super::settings::Protocol;
 use super::watch::Watched;
 use crate::body::Body;
 use crate::route::Substitute;
@@ -30,7 +29,6 @@ pub(super) struct Station {
 /// A call that may be made more than once.
 pub(super) struct Call {
     pub(super) parts: request::Parts,
-    pub(super) protocol: Protocol,
     /// The upstreams that may answer it, in order.
     pub(super) stops: Vec<Stop>,
     pub(super) wants_stream: bool,
@@ -58,13 +56,13 @@ pub struct Answered {
 }
 
 /// Sends a call whose body can be read once.
-pub(super) async fn send_once(station: &Station, request: Request<Body>, protocol: Protocol) -> Response<Body> {
+pub(super) async fn send_once(station: &Station, request: Request<Body>) -> Response<Body> {
     let result = station.service.clone().call(request).await;
-    stamped(result.unwrap_or_else(|failure| failure.into_response(protocol)), station, 1)
+    stamped(result.unwrap_or_else(|failure| failure.into_response()), station, 1)
 }
 
 pub(super) async fn send(stations: &[Station], call: Call) -> Response<Body> {
-    let Call { parts, protocol, stops, wants_stream, longest_wait } = call;
+    let Call { parts, stops, wants_stream, longest_wait } = call;
     let stops = open_last(stations, stops);
     let places: Vec<(&Station, &Stop)> =
         stops.iter().filter_map(|stop| Some((stations.get(stop.station)?, stop))).collect();
@@ -74,7 +72,7 @@ pub(super) async fn send(stations: &[Station], call: Call) -> Response<Body> {
     let mut said = None;
     loop {
         let Some((station, stop)) = places.get(place) else {
-            return Failure::UnknownPath(parts.uri.path().to_owned()).into_response(protocol);
+            return Failure::UnknownPath(parts.uri.path().to_owned()).into_response();
         };
         let result = station.service.clone().call(stop.request(&parts)).await;
         let mark = |mut response: Response<Body>, made: u32| {
@@ -87,7 +85,7 @@ pub(super) async fn send(stations: &[Station], call: Call) -> Response<Body> {
             return match (result, said) {
                 (Ok(response), _) => mark(response, tries.made()),
                 (Err(_), Some(said)) => retold(said, tries.made()),
-                (Err(failure), None) => mark(failure.into_response(protocol), tries.made()),
+                (Err(failure), None) => mark(failure.into_response(), tries.made()),
             };
         }
         let again = match result {
@@ -105,7 +103,7 @@ pub(super) async fn send(stations: &[Station], call: Call) -> Response<Body> {
             },
             Err(failure) => {
                 let again = failure.again();
-                said = said.or_else(|| Some(mark(failure.into_response(protocol), tries.made())));
+                said = said.or_else(|| Some(mark(failure.into_response(), tries.made())));
                 again
             }
         };
@@ -115,7 +113,7 @@ pub(super) async fn send(stations: &[Station], call: Call) -> Response<Body> {
                 tokio::time::sleep(next.wait).await;
             }
             None => {
-                let said = said.unwrap_or_else(|| mark(Failure::Unreachable.into_response(protocol), tries.made()));
+                let said = said.unwrap_or_else(|| mark(Failure::Unreachable.into_response(), tries.made()));
                 return retold(said, tries.made());
             }
         }

@@ -1,13 +1,11 @@
-//! Why an upstream gave no answer, and what the client is told: in the error shape of the provider it asked.
+//! Why an upstream gave no answer, and what the client is told.
 
 use std::time::Duration;
 
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use serde_json::json;
 
 use super::retry::Again;
-use super::settings::Protocol;
 use crate::body::{Body, problem_response};
 use crate::wire::problem::Problem;
 
@@ -44,17 +42,13 @@ impl Failure {
         if self.is_upstreams() { Again::Anytime } else { Again::Elsewhere }
     }
 
-    pub(super) fn into_response(self, protocol: Protocol) -> Response<Body> {
+    pub(super) fn into_response(self) -> Response<Body> {
         let retry_after = match self {
             Self::Busy { retry_after } => Some(retry_after),
             _ => None,
         };
         let problem = self.problem();
         let mut response = problem_response(&problem);
-        if protocol == Protocol::Anthropic {
-            let error = json!({"type": anthropic_type(problem.status), "message": problem.message});
-            *response.body_mut() = Body::from(json!({"type": "error", "error": error}).to_string());
-        }
         if let Some(wait) = retry_after {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -84,16 +78,6 @@ impl Failure {
     }
 }
 
-fn anthropic_type(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-        StatusCode::NOT_FOUND => "not_found_error",
-        StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
-        status if status.is_server_error() => "api_error",
-        _ => "invalid_request_error",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt;
@@ -102,29 +86,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_provider_has_its_shape() {
-        for (failure, status, kind, code) in [
-            (Failure::Unreachable, 502, "api_error", "upstream_unreachable"),
-            (Failure::TimedOut(Duration::from_secs(7)), 504, "api_error", "upstream_timeout"),
-            (
-                Failure::Busy { retry_after: Duration::from_millis(1_001) },
-                429,
-                "rate_limit_error",
-                "rate_limit_exceeded",
-            ),
+    async fn what_the_client_is_told() {
+        for (failure, status, code) in [
+            (Failure::Unreachable, 502, "upstream_unreachable"),
+            (Failure::TimedOut(Duration::from_secs(7)), 504, "upstream_timeout"),
+            (Failure::Busy { retry_after: Duration::from_millis(1_001) }, 429, "rate_limit_exceeded"),
+            (Failure::UnknownPath("/v1/x".into()), 404, "unknown_path"),
         ] {
-            for protocol in [Protocol::OpenAi, Protocol::Anthropic] {
-                let (parts, body) = failure.clone().into_response(protocol).into_parts();
-                let body = body.collect().await.expect("a body").to_bytes();
-                let body: Value = serde_json::from_slice(&body).expect("JSON");
-                assert_eq!((parts.status.as_u16(), &body["error"]["type"]), (status, &json!(kind)));
-                let is_busy = matches!(failure, Failure::Busy { .. });
-                assert_eq!(parts.headers.get(RETRY_AFTER).map(HeaderValue::as_bytes), is_busy.then_some(&b"2"[..]));
-                match protocol {
-                    Protocol::OpenAi => assert_eq!(body["error"]["code"], code),
-                    Protocol::Anthropic => assert_eq!(body["type"], "error"),
-                }
-            }
+            let is_busy = matches!(failure, Failure::Busy { .. });
+            let (parts, body) = failure.into_response().into_parts();
+            let body = body.collect().await.expect("a body").to_bytes();
+            let body: Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!((parts.status.as_u16(), &body["error"]["code"]), (status, &Value::from(code)));
+            assert_eq!(parts.headers.get(RETRY_AFTER).map(HeaderValue::as_bytes), is_busy.then_some(&b"2"[..]));
+            // In the shape of the path that was called, by whoever knows it.
+            assert!(parts.extensions.get::<Problem>().is_some());
         }
     }
 }

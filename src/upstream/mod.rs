@@ -125,13 +125,13 @@ impl Set {
             None => Vec::new(),
         };
         let (wants_stream, longest_wait) = (outline.wants_stream, self.longest_wait);
-        chain::send(&self.stations, Call { parts, protocol, stops, wants_stream, longest_wait }).await
+        chain::send(&self.stations, Call { parts, stops, wants_stream, longest_wait }).await
     }
 
     async fn send_unread(&self, request: Request<Body>, protocol: Protocol) -> Response<Body> {
         match self.routes.default_of(protocol).and_then(|place| self.stations.get(place)) {
-            Some(station) => chain::send_once(station, request, protocol).await,
-            None => failure::Failure::UnknownPath(request.uri().path().to_owned()).into_response(protocol),
+            Some(station) => chain::send_once(station, request).await,
+            None => failure::Failure::UnknownPath(request.uri().path().to_owned()).into_response(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! A refusal in OpenAI's error shape, `{"error": {"message", "type", "param", "code"}}`, or in Anthropic's.
+//! A refusal in OpenAI's error shape, `{"error": {"message", "type", "param", "code"}}`, or in Anthropic's,
+//! `{"type": "error", "error": {"type", "message"}, "request_id"}`.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -48,20 +49,20 @@ impl Problem {
         json!({"error": {"message": self.message, "type": self.kind(), "param": self.param, "code": self.code}})
     }
 
-    /// In Anthropic's error shape: `{"type": "error", "error": {"type", "message"}}`.
-    pub fn to_anthropic_json(&self) -> Value {
-        let kind = match self.status {
-            StatusCode::NOT_FOUND => "not_found_error",
-            StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
-            _ => self.kind(),
+    /// In Anthropic's shape. `request_id` names the call.
+    pub fn to_anthropic_json(&self, request_id: &str) -> Value {
+        let kind = match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            504 => "timeout_error",
+            529 => "overloaded_error",
+            500.. => "api_error",
+            _ => "invalid_request_error",
         };
-        json!({"type": "error", "error": {"type": kind, "message": self.message}})
-    }
-
-    /// In the shape that the clients of a path expect.
-    pub fn to_json_for(&self, path: &str) -> Value {
-        let is_anthropic = path == "/v1/messages" || path.starts_with("/v1/messages/");
-        if is_anthropic { self.to_anthropic_json() } else { self.to_json() }
+        json!({"type": "error", "error": {"type": kind, "message": self.message}, "request_id": request_id})
     }
 
     fn kind(&self) -> &'static str {
@@ -78,5 +79,31 @@ impl Problem {
 impl From<InvalidControl> for Problem {
     fn from(error: InvalidControl) -> Self {
         Self::invalid(&error.name, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_anthropic() {
+        let check = |status: u16, kind: &str| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let body = Problem::new(status, "code", "why").to_anthropic_json("req_1");
+            let error = json!({"type": kind, "message": "why"});
+            assert_eq!(body, json!({"type": "error", "error": error, "request_id": "req_1"}));
+        };
+        check(400, "invalid_request_error");
+        check(401, "authentication_error");
+        check(403, "permission_error");
+        check(404, "not_found_error");
+        check(413, "request_too_large");
+        check(415, "invalid_request_error");
+        check(429, "rate_limit_error");
+        check(500, "api_error");
+        check(502, "api_error");
+        check(504, "timeout_error");
+        check(529, "overloaded_error");
     }
 }

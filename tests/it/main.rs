@@ -4,7 +4,6 @@ mod api;
 mod architecture;
 mod bad_input;
 mod cli;
-#[cfg(feature = "candle")]
 mod clients;
 mod faults;
 #[cfg(feature = "candle")]

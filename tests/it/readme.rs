@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Home, variable};
+use crate::support::{Home, Upstream, variable};
 
 /// The snippets that a test below runs.
-const RUN: &[&str] = &["check", "eval", "first hit", "grpc", "keys", "proxy, first call", "python"];
+const RUN: &[&str] =
+    &["check", "eval", "first hit", "grpc", "keys", "proxy, first call", "python", "python, Anthropic"];
 
 /// A fenced block with the comment before it.
 struct Snippet {
@@ -70,6 +71,26 @@ async fn grpc() {
     let output = command.output().expect("python runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), text("output").trim());
+}
+
+/// In every build: the second call is the first, and needs no embedder.
+#[tokio::test]
+async fn a_client_of_anthropics_changes_one_line() {
+    let Some(python) = variable("NEARHIT_PYTHON") else { return };
+    let upstream = Upstream::saying("Open Settings, then Security.").await;
+    let home = Home::new();
+    let server = home.serve(&["--anthropic-upstream", &upstream.origin()]).await;
+    let sample = snippets().into_iter().find(|snippet| snippet.name == "python, Anthropic").expect("a sample");
+    let text = sample.text.replace("http://127.0.0.1:8080", &server.url);
+    for expected in ["miss Open Settings, then Security.", "hit Open Settings, then Security."] {
+        let mut command = Command::new(&python);
+        command.args(["-c", &text]).env("ANTHROPIC_API_KEY", "sk-ant-test").env("NO_PROXY", "127.0.0.1");
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+        let output = output.expect("python starts");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected, "{output:?}");
+        server.client("").with("x-api-key", "sk-ant-test").wait_for_entries(1).await;
+    }
+    assert_eq!(upstream.count(), 1, "the second call was served from the cache");
 }
 
 #[test]

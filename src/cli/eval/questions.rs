@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::rows::{Content, Row};
 use crate::decision::{
-    Attributes, CacheName, ContextRule, Conversation, Origin, Prompt, Reason, Scope, Surface, Template, Tenant, Turn,
-    Vars,
+    Attributes, CHAT_PATH, CacheName, ContextRule, Conversation, Origin, Prompt, Reason, Scope, Surface, Template,
+    Tenant, Turn, Vars,
 };
-use crate::wire::chat::{ChatRequest, Surroundings};
+use crate::wire::request::{ProviderRequest, Surroundings};
 
 /// What one row does, in this order: store, ask, be stored.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ impl Question {
 
     fn chat(messages: &[Value], attributes: Attributes) -> Result<Self, Reason> {
         let body = json!({"model": "eval", "messages": messages});
-        let request = ChatRequest::new(body).map_err(|_| Reason::NotCacheable)?;
+        let request = ProviderRequest::new(CHAT_PATH, body).map_err(|_| Reason::NotCacheable)?;
         let prompt = request.prompt(Surroundings {
             tenant: tenant(),
             cache: CacheName::default(),
@@ -84,8 +84,7 @@ impl Question {
             vars: Vars::new(),
             temperature_max: None,
         })?;
-        let origin = Origin::Request { body: request.to_origin().to_string(), headers: Attributes::new() };
-        Ok(Self { prompt, origin })
+        Ok(Self { prompt, origin: request.to_origin(Attributes::new()) })
     }
 
     /// The pieces of earlier turns that get embedded.

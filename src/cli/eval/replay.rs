@@ -22,7 +22,7 @@ use crate::decision::budget::{Budget, Labels};
 use crate::decision::{Answer, AnswerKind, Embedding, EntryId, Outcome, Policy, Reason, Similarity, Tier};
 use crate::rules::{CacheRules, TurnReader};
 use crate::store::{Durability, Limits, Owner, StoreSettings, open};
-use crate::wire::chat::earlier_turns;
+use crate::wire::request::earlier_turns;
 
 /// Rows of a dataset to put to an empty cache.
 pub(super) struct Replay<'a> {

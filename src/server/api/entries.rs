@@ -232,7 +232,8 @@ fn export(owner: &Owner, found: &Match) -> Value {
             body["prompt"] = json!(entry.text);
             body["context"] = json!(context);
         }
-        Origin::Request { body: request, headers } => {
+        Origin::Request { path, body: request, headers } => {
+            body["path"] = json!(path);
             body["request"] = serde_json::from_str(request).unwrap_or(Value::Null);
             body["headers"] = json!(headers);
         }

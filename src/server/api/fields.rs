@@ -13,15 +13,16 @@ use utoipa::ToSchema;
 use super::super::App;
 use super::super::error::ApiError;
 use crate::decision::{
-    Attributes, CacheName, Embedding, InvalidEmbedding, Origin, Prompt, Reason, Scope, Tenant, Turn, Vars,
+    Attributes, CHAT_PATH, CacheName, Embedding, InvalidEmbedding, Origin, Prompt, Reason, Scope, Tenant, Turn, Vars,
 };
 use crate::layer::{check_media, read_body};
 use crate::route::Resolved;
 use crate::store::Owner;
-use crate::wire::chat::{ANSWER_HEADERS, ChatRequest, Surroundings, is_blank};
 use crate::wire::controls::check_names;
 use crate::wire::json;
+use crate::wire::parts::is_blank;
 use crate::wire::problem::Problem;
+use crate::wire::request::{ANSWER_HEADERS, NotRead, ProviderRequest, Surroundings};
 
 /// What a prompt may be given as: bare, or as a whole provider request.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +30,8 @@ pub(super) struct Asked {
     pub(super) prompt: Option<String>,
     pub(super) context: Option<String>,
     pub(super) request: Option<Value>,
+    /// Where the request would be sent; that of a chat completion by default.
+    pub(super) path: Option<String>,
     pub(super) headers: Attributes,
     pub(super) attributes: Attributes,
     pub(super) vars: Vars,
@@ -49,13 +52,27 @@ impl From<SourceField> for crate::decision::Source {
 }
 
 impl Asked {
+    /// The provider request, if it is one.
+    pub(super) fn request(&self) -> Result<Option<ProviderRequest>, Problem> {
+        let Some(body) = &self.request else { return Ok(None) };
+        let path = self.path.as_deref().unwrap_or(CHAT_PATH);
+        ProviderRequest::new(path, body.clone()).map(Some).map_err(|error| match error {
+            NotRead::Path => Problem::invalid("path", format!("path: {error}, got {path:?}")),
+            NotRead::Body(_) => Problem::invalid("request", format!("request: {error}")),
+        })
+    }
+
     /// The prompt, and where it came from; or the reason why such a request is never cached.
     pub(super) fn read(self, app: &App, owner: &Owner) -> Result<Result<(Prompt, Origin), Reason>, Problem> {
-        let Self { prompt, context, request, headers, attributes, vars } = self;
+        let asked = self.request()?;
+        let Self { prompt, context, request: _, path, headers, attributes, vars } = self;
         check_map("attributes", &attributes)?;
         check_map("vars", &vars)?;
         let Owner { tenant, cache } = owner.clone();
-        match (prompt, request) {
+        if path.is_some() && asked.is_none() {
+            return Err(Problem::invalid("path", "path: goes with request, not with prompt"));
+        }
+        match (prompt, asked) {
             (Some(text), None) => {
                 if !headers.is_empty() {
                     return Err(Problem::invalid("headers", "headers: goes with request, not with prompt"));
@@ -67,23 +84,28 @@ impl Asked {
                 let scope = Scope { turns, attributes, ..Scope::bare(tenant, cache) };
                 Ok(Ok((Prompt::new(scope, &text, vars), Origin::Prompt { context })))
             }
-            (None, Some(body)) => {
+            (None, Some(request)) => {
                 if context.is_some() {
                     return Err(Problem::invalid("context", "context: goes with prompt, not with request"));
                 }
-                let chat = ChatRequest::new(body)
-                    .map_err(|found| Problem::invalid("request", format!("request: must be an object, got {found}")))?;
                 let headers =
                     headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect::<Attributes>();
                 if let Some(name) = headers.keys().find(|name| !ANSWER_HEADERS.contains(&name.as_str())) {
                     let known = ANSWER_HEADERS.join(", ");
                     return Err(Problem::invalid("headers", format!("headers: {name:?} is none of {known}")));
                 }
-                let origin = Origin::Request { body: chat.to_origin().to_string(), headers: headers.clone() };
-                let Resolved { upstream, model } = app.layer.upstream.resolve("/v1/chat/completions", chat.model());
+                let origin = request.to_origin(headers.clone());
+                let Resolved { upstream, model } = app.layer.upstream.resolve(request.path(), request.model());
                 let temperature_max = app.layer.temperature_max;
-                let prompt =
-                    chat.prompt(Surroundings { tenant, cache, upstream, headers, attributes, vars, temperature_max });
+                let prompt = request.prompt(Surroundings {
+                    tenant,
+                    cache,
+                    upstream,
+                    headers,
+                    attributes,
+                    vars,
+                    temperature_max,
+                });
                 Ok(prompt.map(|mut prompt| {
                     prompt.scope.model = model;
                     (prompt, origin)

@@ -20,9 +20,9 @@ use super::fields::{
 use crate::cache::{Inserted, NewEntry};
 use crate::decision::{Answer, AnswerKind, Attributes, EntryId, Reason, Source, Vars};
 use crate::store::Owner;
-use crate::wire::chat::Completion;
 use crate::wire::controls::{TTL_PROBLEM, seconds};
 use crate::wire::problem::Problem;
+use crate::wire::request::{ProviderRequest, given};
 
 /// An answer to store.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -36,6 +36,8 @@ pub(in super::super) struct InsertBody {
     /// A whole provider request instead. Such an entry is found by `request` and by proxied calls.
     #[schema(value_type = Option<Object>)]
     pub(in super::super) request: Option<Value>,
+    /// With `request`: the path that it would be sent to, `/v1/chat/completions` by default.
+    pub(in super::super) path: Option<String>,
     /// With `request`: headers that its answer depends on.
     #[serde(default)]
     pub(in super::super) headers: Attributes,
@@ -179,6 +181,7 @@ async fn read(app: &App, owner: &Owner, body: InsertBody) -> Result<Wanted, ApiE
         prompt,
         context,
         request,
+        path,
         headers,
         response,
         attributes,
@@ -193,9 +196,9 @@ async fn read(app: &App, owner: &Owner, body: InsertBody) -> Result<Wanted, ApiE
     check_set("tags", &tags)?;
     check_map("sources", &sources.iter().map(|s| (format!("{}@{}", s.id, s.version), String::new())).collect())?;
     let ttl = ttl_millis.map(read_ttl).transpose()?;
-    let answer = read_answer(response, app.layer.answer_bytes_max)?;
+    let asked = Asked { prompt, context, request, path, headers, attributes, vars };
+    let answer = read_answer(response, asked.request()?.as_ref(), app.layer.answer_bytes_max)?;
     let vector = read_vector(app, vector.as_ref())?;
-    let asked = Asked { prompt, context, request, headers, attributes, vars };
     let (prompt, origin) = asked.read(app, owner)?.map_err(|reason| {
         Problem::invalid("request", format!("request: its answer cannot be cached: {}", reason.as_str()))
     })?;
@@ -210,12 +213,15 @@ fn read_ttl(millis: i64) -> Result<Duration, Problem> {
         .ok_or_else(|| Problem::invalid("ttlMillis", format!("ttlMillis: {TTL_PROBLEM}, got {millis} ms")))
 }
 
-fn read_answer(response: Value, bytes_max: usize) -> Result<Answer, Problem> {
+/// An answer to the request, if it is one to a request.
+fn read_answer(response: Value, asked: Option<&ProviderRequest>, bytes_max: usize) -> Result<Answer, Problem> {
     let bad = |message: String| Problem::invalid("response", format!("response: {message}"));
     let answer = match response {
         Value::String(text) if text.is_empty() => return Err(bad("must not be empty".into())),
-        Value::String(text) => Answer { kind: AnswerKind::Text, body: text, usage: None },
-        object @ Value::Object(_) => Completion::new(object).map_err(|missing| bad(missing.into()))?.into_answer(),
+        Value::String(text) if asked.is_none_or(ProviderRequest::takes_text) => {
+            Answer { kind: AnswerKind::Text, body: text, usage: None }
+        }
+        Value::Object(object) => given(asked, object).map_err(bad)?,
         other => return Err(bad(format!("must be a string or a provider's response, got {}", brief(&other)))),
     };
     if answer.body.len() > bytes_max {

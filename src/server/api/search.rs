@@ -16,6 +16,7 @@ use super::fields::{Asked, CallersCache, JsonBody, batch, read_vector, typed};
 use crate::cache::{Lookup, Match, Nearest, Query, Tiers};
 use crate::decision::{Answer, AnswerKind, Attributes, Outcome, Probability, Reason, Similarity, Terms, Tier, Vars};
 use crate::store::Owner;
+use crate::wire::answer::stored_object;
 use crate::wire::controls::{UNIT_PROBLEM, threshold};
 use crate::wire::problem::Problem;
 
@@ -31,6 +32,8 @@ pub(in super::super) struct SearchBody {
     /// A whole provider request instead of `prompt` and `context`.
     #[schema(value_type = Option<Object>)]
     pub(in super::super) request: Option<Value>,
+    /// With `request`: the path that it would be sent to, `/v1/chat/completions` by default.
+    pub(in super::super) path: Option<String>,
     /// With `request`: headers that its answer depends on.
     #[serde(default)]
     pub(in super::super) headers: Attributes,
@@ -152,8 +155,8 @@ pub(in super::super) async fn search_batch(
 /// # Errors
 /// A field is wrong.
 pub(in super::super) async fn answer(app: &App, owner: &Owner, body: SearchBody) -> Result<SearchAnswer, Problem> {
-    let SearchBody { prompt, context, request, headers, attributes, vars, .. } = body;
-    let asked = Asked { prompt, context, request, headers, attributes, vars };
+    let SearchBody { prompt, context, request, path, headers, attributes, vars, .. } = body;
+    let asked = Asked { prompt, context, request, path, headers, attributes, vars };
     let unit = |field: &str, value: f64| Problem::invalid(field, format!("{field}: {UNIT_PROBLEM}, got {value}"));
     let terms = Terms {
         threshold: body
@@ -242,9 +245,7 @@ impl From<Nearest> for NearestField {
 pub(super) fn response(answer: &Answer) -> Value {
     match answer.kind {
         AnswerKind::Text => Value::String(answer.body.clone()),
-        AnswerKind::ChatCompletion => {
-            serde_json::from_str(&answer.body).unwrap_or_else(|_| Value::String(answer.body.clone()))
-        }
+        _ => stored_object(answer).map_or_else(|| Value::String(answer.body.clone()), Value::Object),
     }
 }
 

@@ -465,3 +465,29 @@ fn what_waits_for_the_start_keeps_its_keys() {
     assert_ne!(store.ground.keys.of(0), before, "what was there before and is not used is erased");
     assert_eq!(taken.iter().map(|slot| store.ground.keys.of(*slot)).collect::<Vec<_>>(), keys);
 }
+
+/// Requests were kept without their path when all went to one.
+#[test]
+fn requests_of_older_entries_are_read() {
+    #[derive(serde::Serialize)]
+    enum Older {
+        Prompt { context: Option<String> },
+        Request { body: String, headers: std::collections::BTreeMap<String, String> },
+    }
+    fn check(older: &Older, expected: &Origin) {
+        let bytes = postcard::to_stdvec(older).expect("written");
+        assert_eq!(&postcard::from_bytes::<Origin>(&bytes).expect("read"), expected);
+        assert_eq!(postcard::to_stdvec(expected).expect("written"), bytes, "older programs read it, too");
+    }
+    let headers = || [("openai-beta".to_owned(), "x".to_owned())].into();
+    check(&Older::Prompt { context: None }, &Origin::Prompt { context: None });
+    let path = "/v1/chat/completions".to_owned();
+    let body = || "{}".to_owned();
+    check(
+        &Older::Request { body: body(), headers: headers() },
+        &Origin::Request { path, body: body(), headers: headers() },
+    );
+    let other = Origin::Request { path: "/v1/messages".into(), body: body(), headers: headers() };
+    let bytes = postcard::to_stdvec(&other).expect("written");
+    assert_eq!(postcard::from_bytes::<Origin>(&bytes).expect("read"), other);
+}

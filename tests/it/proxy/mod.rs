@@ -7,6 +7,8 @@ mod context;
 mod controls;
 mod forwarding;
 mod hits;
+mod messages;
+mod responses;
 mod scope;
 mod streaming;
 

@@ -128,10 +128,13 @@ impl Reply {
         Self::new(status, "application/json", body.to_string())
     }
 
-    /// A completion with this text, as a stream where the call asks for one.
+    /// A completion with this text, as a stream where the call asks for one; a whole message to a call of Anthropic's.
     pub fn saying(text: &str, call: &Call) -> Self {
         let request: Value = serde_json::from_slice(&call.body).unwrap_or_default();
         let model = request["model"].as_str().unwrap_or("m");
+        if call.target == "/v1/messages" {
+            return Self::json(200, &message_with(text, model));
+        }
         if request["stream"] == true {
             Self::events(event_stream(&chunks(text, model)))
         } else {
@@ -193,6 +196,15 @@ pub fn completion_with(text: &str, model: &str) -> Value {
         "id": "chatcmpl-upstream", "object": "chat.completion", "created": 1, "model": model,
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12},
+    })
+}
+
+/// A message of Anthropic's.
+fn message_with(text: &str, model: &str) -> Value {
+    json!({
+        "id": "msg_upstream", "type": "message", "role": "assistant", "model": model,
+        "content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "stop_sequence": null,
+        "usage": {"input_tokens": 5, "output_tokens": 7},
     })
 }
 

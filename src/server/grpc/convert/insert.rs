@@ -17,6 +17,7 @@ impl TryFrom<pb::InsertRequest> for InsertBody {
             prompt,
             context,
             request,
+            path,
             headers,
             response,
             response_is_json,
@@ -33,6 +34,7 @@ impl TryFrom<pb::InsertRequest> for InsertBody {
             prompt,
             context,
             request: request.map(|text| parsed("request", &text)).transpose()?,
+            path,
             headers,
             response: match response_is_json {
                 true => parsed("response", response.as_bytes())?,
