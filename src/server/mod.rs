@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
@@ -53,8 +53,7 @@ pub fn data_plane(app: &Arc<App>) -> Router {
     let proxy = proxy::service(app);
     let guarded = api::routes()
         .fallback(move |request: Request| proxy::forward(proxy.clone(), request))
-        .layer(from_fn_with_state(Arc::clone(app), auth::identify))
-        .layer(from_fn(proxy::shape));
+        .layer(from_fn_with_state(Arc::clone(app), auth::identify));
     Router::new()
         .merge(health::routes())
         .merge(guarded)
