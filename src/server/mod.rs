@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
@@ -71,8 +71,7 @@ pub fn data_plane(app: &Arc<App>) -> Router {
     let guarded = api::routes()
         .fallback(move |request: Request| proxy::forward(proxy.clone(), request))
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(from_fn_with_state(Arc::clone(app), auth::identify))
-        .layer(from_fn(proxy::shape));
+        .layer(from_fn_with_state(Arc::clone(app), auth::identify));
     let routes = Router::new().merge(health::routes()).merge(guarded);
     #[cfg(feature = "grpc")]
     let routes = routes.merge(grpc::routes(app));

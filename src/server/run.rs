@@ -8,7 +8,7 @@ use axum::middleware::from_fn;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
 
-use super::{App, admin_plane, auth, data_plane};
+use super::{App, admin_plane, auth, data_plane, proxy};
 
 /// The listeners and their limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +149,7 @@ async fn run(
     let routes = if address.ip().is_loopback() { routes.layer(from_fn(auth::local_names_only)) } else { routes };
     // For calls that end only when the server stops.
     let routes = routes.layer(Extension(stopped.clone()));
+    let routes = routes.layer(from_fn(proxy::shape));
     let service = routes.into_make_service_with_connect_info::<SocketAddr>();
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
         // Without this, small answers wait for the client's delayed acknowledgement.

@@ -311,6 +311,8 @@ async fn refusals_have_the_shape_of_the_path() {
     check(client.with("x-nearhit-ttl", "-1").post(MESSAGES, &ask("Hi")).await, 400, "invalid_request_error");
     check(client.with("cache-control", "only-if-cached").post(MESSAGES, &ask("Hi")).await, 504, "timeout_error");
     check(client.post_bytes(MESSAGES, vec![b' '; (32 << 20) + 1]).await, 413, "request_too_large");
+    // Before the layer, too.
+    check(client.with("host", "evil.example").post(MESSAGES, &ask("Hi")).await, 403, "permission_error");
     assert_eq!(setup.upstream.count(), 0);
     client.with("x-nearhit-ttl", "-1").chat(&super::ask("Hi")).await.refusal(400, "invalid_value");
 }
