@@ -1,15 +1,16 @@
-//! The body of every response, and of every request on its way upstream.
+//! The body of every response, and of every request on its way upstream; how bodies are read.
 
 use std::error::Error;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 
 use crate::wire::problem::Problem;
 use crate::wire::request::is_anthropic;
@@ -77,3 +78,60 @@ pub(crate) fn shaped<B>(path: &str, response: Response<B>, body: impl FnOnce(Bod
     }
     Response::from_parts(parts, body(Body::from(problem.to_anthropic_json(&id).to_string())))
 }
+
+pub(crate) fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported =
+        |message: String| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message);
+    if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        return Err(unsupported(format!("content-encoding {encoding:?} is not accepted; send the body as it is")));
+    }
+    let media = headers.get(CONTENT_TYPE).map(|t| t.to_str().unwrap_or_default().to_ascii_lowercase());
+    match media.as_deref().map(|t| t.split(';').next().unwrap_or_default().trim()) {
+        None | Some("application/json") => Ok(()),
+        Some(other) => Err(unsupported(format!("content-type {other:?} is not accepted; send application/json"))),
+    }
+}
+
+/// Reads a whole body, up to `limit` bytes.
+pub(crate) async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, Problem>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut body = pin!(body);
+    match Limited::new(body.as_mut(), limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body, limit).await;
+            Err(Problem::too_large(limit))
+        }
+        Err(error) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "body_broken_off",
+            format!("the body could not be read: {error}"),
+        )),
+    }
+}
+
+/// Reads on and forgets, up to `limit` bytes: most clients send all they have before they listen, and one that is
+/// still sending when the connection closes never learns why.
+pub(crate) async fn discard<B>(mut body: Pin<&mut B>, limit: usize)
+where
+    B: http_body::Body<Data = Bytes>,
+{
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, Bytes::len);
+            if read > limit {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(DISCARD_TIME, reading).await.is_err() {
+        tracing::debug!("a body that is too large came too slowly to be read to its end");
+    }
+}
+
+/// Longest time that is spent on reading what is refused.
+const DISCARD_TIME: Duration = Duration::from_secs(5);

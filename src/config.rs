@@ -4,6 +4,7 @@
 //! not known is a problem: a misspelt limit would otherwise be no limit.
 
 mod access;
+mod embed;
 mod judge;
 mod upstreams;
 
@@ -17,6 +18,7 @@ use http::Uri;
 use toml::{Table, Value};
 
 pub use self::access::AccessConfig;
+pub use self::embed::{EmbedConfig, EmbedModel};
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
 use crate::decision::{CacheName, ContextRule, Judge, Perishable, Policy, Role, Similarity};
@@ -47,31 +49,6 @@ pub struct Config {
     /// Whether identical misses share one call upstream.
     pub coalesce: bool,
     pub replay: Pace,
-}
-
-/// How texts become vectors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmbedConfig {
-    pub model: EmbedModel,
-    pub hardware: String,
-    /// A word each: what computes, as far as it was asked for.
-    pub precision: String,
-    pub engine: String,
-    pub workers: usize,
-    pub queue_length: usize,
-    /// Bytes of vectors kept for texts that come again.
-    pub memo_bytes: usize,
-    pub proxy_patience: Duration,
-    pub api_patience: Duration,
-}
-
-/// Where vectors come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EmbedModel {
-    /// A model of this name, or in this folder.
-    Local(String),
-    /// The callers, who bring vectors of this length.
-    External { dimensions: usize },
 }
 
 /// A setting from outside the file, which it overrules.
@@ -136,7 +113,7 @@ impl Config {
             upstream: upstreams::read(from, serve.body_bytes_max),
             serve,
             store: Self::read_store(from, data_dir.join("entries")),
-            embed: Self::read_embed(from),
+            embed: EmbedConfig::read(from),
             answer_bytes_max: from.size("cache.answer_bytes_max", 1 << 20),
             temperature_max: from.read("cache.temperature_max", "a number of at least 0", |v| {
                 number(v).filter(|t| t.is_finite() && *t >= 0.0)
@@ -173,32 +150,6 @@ impl Config {
             }
         }
         Limits { total, each, caches }
-    }
-
-    fn read_embed(from: &mut Reader<'_>) -> EmbedConfig {
-        let model = from.text("embed.model").unwrap_or_else(|| "all-MiniLM-L6-v2".to_owned());
-        let dimensions = from
-            .read("embed.dimensions", "a whole number from 1 to 8192", |v| whole(v).filter(|d| (1..=8192).contains(d)));
-        if dimensions.is_some() && model != "external" {
-            from.problem("embed.dimensions", "goes with embed.model = \"external\" only");
-        }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = from.read("embed.workers", "a whole number from 0 to 1024", |v| whole(v).filter(|w| *w <= 1024));
-        EmbedConfig {
-            model: if model == "external" {
-                EmbedModel::External { dimensions: dimensions.unwrap_or(384) }
-            } else {
-                EmbedModel::Local(model)
-            },
-            hardware: from.one_of("embed.hardware", &["cpu", "cuda", "metal"]),
-            precision: from.one_of("embed.precision", &["auto", "f32", "bf16", "int8"]),
-            engine: from.one_of("embed.engine", &["auto", "amx", "avx512", "avx2", "neon", "portable", "candle"]),
-            workers: workers.filter(|w| *w > 0).unwrap_or(cores),
-            queue_length: from.size("embed.queue_length", 1024),
-            memo_bytes: from.read("embed.memo_bytes", "a whole number", whole).unwrap_or(32 << 20),
-            proxy_patience: from.milliseconds("embed.proxy_patience_ms", 250),
-            api_patience: from.milliseconds("embed.api_patience_ms", 2000),
-        }
     }
 
     fn read_cache(from: &mut Reader<'_>) -> CacheSettings {
@@ -440,11 +391,11 @@ fn pace(value: &Value) -> Option<Pace> {
     match value.as_str() {
         Some("as_fast_as_possible") => Some(Pace::AsFastAsPossible),
         Some("original") => Some(Pace::Original),
-        _ => number(value).filter(|rate| rate.is_finite() && *rate > 0.0).map(Pace::TokensPerSecond),
+        _ => number(value).filter(|rate| rate.is_finite() && *rate > 0.0 && *rate <= 1e6).map(Pace::TokensPerSecond),
     }
 }
 
-const PACE: &str = "\"as_fast_as_possible\", \"original\" or a number of tokens a second above 0";
+const PACE: &str = "\"as_fast_as_possible\", \"original\" or a number of tokens a second above 0 and at most 1000000";
 
 fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|n| n as f64))

@@ -16,24 +16,24 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::body::{Body, BoxError, problem_response, shaped};
-use crate::cache::{Cache, Held, Judged, Lookup, Match, Miss, Query};
+use crate::body::{Body, BoxError, check_media, problem_response, read_body, shaped};
+use crate::cache::{Cache, Held, Judged, Lookup, Miss, Query};
 use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prompt, Reason, Tenant, Tier};
 use crate::flight::{Boarding, FlightKey, Flights, Landing};
 use crate::judge::PacedJudge;
 use crate::record::Keep;
 use crate::replay::Pace;
 use crate::route::{OneUpstream, Resolve, Resolved};
+use crate::stamp::{hit_response, not_cached, stamp, stamp_shadow, strip_own_headers};
 use crate::store::Owner;
-use crate::wire::answer::{Fresh, Replay};
-use crate::wire::controls::{Controls, OWN_HEADER_PREFIX, header};
+use crate::wire::controls::{Controls, header};
 use crate::wire::json;
 use crate::wire::problem::Problem;
 use crate::wire::request::{ANSWER_HEADERS, OWN_FIELDS, ProviderRequest, Surroundings, is_cacheable};
@@ -505,60 +505,6 @@ async fn call<S: Service<Request<Body>>>(mut inner: S, request: Request<Body>) -
     inner.call(request).await
 }
 
-pub(crate) fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
-    let unsupported =
-        |message: String| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message);
-    if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
-        return Err(unsupported(format!("content-encoding {encoding:?} is not accepted; send the body as it is")));
-    }
-    let media = headers.get(CONTENT_TYPE).map(|t| t.to_str().unwrap_or_default().to_ascii_lowercase());
-    match media.as_deref().map(|t| t.split(';').next().unwrap_or_default().trim()) {
-        None | Some("application/json") => Ok(()),
-        Some(other) => Err(unsupported(format!("content-type {other:?} is not accepted; send application/json"))),
-    }
-}
-
-/// Reads a whole body, up to `limit` bytes.
-pub(crate) async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, Problem>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let mut body = pin!(body);
-    match Limited::new(body.as_mut(), limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            discard(body, limit).await;
-            Err(Problem::too_large(limit))
-        }
-        Err(error) => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "body_broken_off",
-            format!("the body could not be read: {error}"),
-        )),
-    }
-}
-
-/// Reads on and forgets, up to `limit` bytes: most clients send all they have before they listen, and one that is
-/// still sending when the connection closes never learns why.
-pub(crate) async fn discard<B>(mut body: Pin<&mut B>, limit: usize)
-where
-    B: http_body::Body<Data = Bytes>,
-{
-    let reading = async {
-        let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            read += frame.data_ref().map_or(0, Bytes::len);
-            if read > limit {
-                break;
-            }
-        }
-    };
-    if tokio::time::timeout(DISCARD_TIME, reading).await.is_err() {
-        tracing::debug!("a body that is too large came too slowly to be read to its end");
-    }
-}
-
 /// The headers that an answer depends on.
 pub(crate) fn answer_headers(headers: &HeaderMap) -> Attributes {
     let value = |name: &str| {
@@ -570,77 +516,11 @@ pub(crate) fn answer_headers(headers: &HeaderMap) -> Attributes {
     ANSWER_HEADERS.iter().filter_map(|name| value(name)).collect()
 }
 
-fn strip_own_headers(headers: &mut HeaderMap) {
-    let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(OWN_HEADER_PREFIX)).cloned().collect();
-    own.into_iter().for_each(|name| drop(headers.remove(name)));
-}
-
 /// A request whose answer can be recorded: a compressed one could not.
 fn recordable(mut request: Request<Body>) -> Request<Body> {
     request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     request
 }
-
-fn hit_response(request: &ProviderRequest, found: &Match, pace: Pace) -> Response<Body> {
-    let now_s = (found.entry.life.created_ms + found.age_ms) / 1000;
-    let fresh = Fresh { nonce: fastrand::u128(..), now_s };
-    let schedule = pace.schedule(&found.entry.answer);
-    let (media, body) = match request.replay(&found.entry.answer, &fresh, schedule.piece_bytes) {
-        Replay::Json(body) => ("application/json", Body::from(body)),
-        Replay::Events(events) => ("text/event-stream", schedule.body(events)),
-    };
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    headers.insert(header::OUTCOME, HeaderValue::from_static(Outcome::Hit.as_str()));
-    headers.insert(header::CACHE_STATUS, HeaderValue::from_static("HIT"));
-    headers.insert(AGE, HeaderValue::from(found.age_ms / 1000));
-    insert_match(headers, found);
-    response
-}
-
-/// What was found, and how near it is.
-fn insert_match(headers: &mut HeaderMap, found: &Match) {
-    headers.insert(header::TIER, HeaderValue::from_static(found.tier.as_str()));
-    insert_text(headers, header::ENTRY, &found.entry.id.to_string());
-    insert_text(headers, header::SIMILARITY, &format!("{:.4}", found.similarity.get()));
-    if let Some(probability) = found.probability {
-        insert_text(headers, header::PROBABILITY, &format!("{:.4}", probability.get()));
-    }
-}
-
-/// What a cache that only watches would have served.
-fn stamp_shadow(headers: &mut HeaderMap, found: &Match) {
-    stamp(headers, Outcome::Shadow, Reason::Audit);
-    headers.remove(header::REASON);
-    insert_match(headers, found);
-}
-
-/// The answer to a client that wants the cache's answer or none.
-fn not_cached(outcome: Outcome, reason: Reason) -> Response<Body> {
-    let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "only_if_cached", "no answer in the cache");
-    let mut response = problem_response(&problem);
-    stamp(response.headers_mut(), outcome, reason);
-    response
-}
-
-/// What became of a request that was not served from the cache. Another nearhit behind this one has no say in it.
-fn stamp(headers: &mut HeaderMap, outcome: Outcome, reason: Reason) {
-    strip_own_headers(headers);
-    let status = if outcome == Outcome::Bypass { "BYPASS" } else { "MISS" };
-    headers.insert(header::OUTCOME, HeaderValue::from_static(outcome.as_str()));
-    headers.insert(header::REASON, HeaderValue::from_static(reason.as_str()));
-    headers.insert(header::CACHE_STATUS, HeaderValue::from_static(status));
-}
-
-fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
-    }
-}
-
-/// Longest time that is spent on reading what is refused.
-const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// Audits on their way: each is a call upstream that no client waits for, and so no client slows down.
 const AUDITS_MAX: usize = 16;

@@ -216,7 +216,7 @@ mod tests {
             let prefix = format!("nearhit.toml: {key}: ");
             assert!(errors.iter().any(|e| e.starts_with(&prefix) && e.contains(value)), "{key} in {errors:#?}");
         }
-        assert_eq!(errors.len(), 20, "{errors:#?}");
+        assert_eq!(errors.len(), 18, "{errors:#?}");
         let errors = parse("keys = [1]").expect_err("no tables").0;
         assert_eq!(errors, ["nearhit.toml: keys: must be tables headed [[keys]], got [1]"]);
     }

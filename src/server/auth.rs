@@ -18,9 +18,9 @@ use super::error::ApiError;
 use super::keys::{KeyRecord, KeyScope, KeysInForce};
 use super::limits::{Held, TooMuch};
 use super::{App, scopes};
+use crate::body::discard;
 use crate::body::problem_response;
 use crate::decision::Tenant;
-use crate::layer::discard;
 use crate::upstream::WithOperatorsKey;
 use crate::wire::problem::Problem;
 

@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 
 use super::super::App;
 use super::super::error::ApiError;
+use crate::body::{check_media, read_body};
 use crate::decision::{
     Attributes, CHAT_PATH, CacheName, Embedding, InvalidEmbedding, Origin, Prompt, Reason, Scope, Tenant, Turn, Vars,
 };
-use crate::layer::{check_media, read_body};
 use crate::route::Resolved;
 use crate::store::Owner;
 use crate::wire::controls::check_names;

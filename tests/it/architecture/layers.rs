@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("record", 5, "layer"),
     ("flight", 5, "layer"),
     ("replay", 5, "layer"),
+    ("stamp", 5, "layer"),
     ("compare", 5, "layer"),
     ("cache::*", 4, "path"),
     ("renew", 4, "path"),
