@@ -246,7 +246,7 @@ impl http_body::Body for Reader {
                 return Poll::Pending;
             }
             if answer.bytes > answer.bytes_max {
-                live.is_long.swap(true, Ordering::SeqCst);
+                live.is_long.store(true, Ordering::SeqCst);
             }
             live.readers.forget(self.id);
             live.readers.wake_all();

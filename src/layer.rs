@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Method, Request, Response, StatusCode, request};
+use http::header::{
+    ACCEPT_ENCODING, AGE, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
+};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, request};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -24,13 +26,13 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{Body, BoxError, check_media, problem_response, read_body, shaped};
-use crate::cache::{Cache, Held, Judged, Lookup, Miss, Query};
-use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prompt, Reason, Tenant, Tier};
+use crate::cache::{Cache, Held, Judged, Lookup, Match, Miss, Query};
+use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prompt, Reason, Tenant, Terms, Tier};
 use crate::flight::{Boarding, FlightKey, Flights, Landing};
 use crate::judge::PacedJudge;
 use crate::record::Keep;
 use crate::replay::Pace;
-use crate::route::{OneUpstream, Resolve, Resolved};
+use crate::route::{OneUpstream, Priority, Resolve, Resolved, Substitute};
 use crate::stamp::{hit_response, not_cached, stamp, stamp_shadow, strip_own_headers};
 use crate::store::Owner;
 use crate::wire::controls::{Controls, header};
@@ -168,6 +170,14 @@ struct Asked {
     prompt: Prompt,
     /// When it came.
     came: Instant,
+    /// With whose keys, and how urgent it is.
+    caller: Caller,
+}
+
+/// What differs between callers of one tenant.
+struct Caller {
+    keys: [Option<HeaderValue>; 2],
+    priority: Priority,
 }
 
 impl Asked {
@@ -175,12 +185,21 @@ impl Asked {
         Owner { tenant: self.prompt.scope.tenant.clone(), cache: self.prompt.scope.cache.clone() }
     }
 
-    /// The question, the form of the answer, and what is kept with it.
-    fn flight_key(&self) -> FlightKey {
-        let exact = Fingerprint::split(&self.prompt).0.exact;
+    /// The question with its scope, the bytes that ask it, with whose keys, and what is kept with the answer: whoever
+    /// differs in nothing of it would get the same answer, or the same refusal.
+    fn flight_key(&self, body: &Bytes) -> FlightKey {
         let Controls { ttl, tags, sources, .. } = &self.controls;
-        let form = (self.request.path(), self.request.transport(), ttl, tags, sources);
-        blake3::derive_key("nearhit 2026-11-22 flight v1", format!("{exact:?} {form:?}").as_bytes())
+        let Caller { keys, priority } = &self.caller;
+        let mut hasher = blake3::Hasher::new_derive_key("nearhit 2026-11-22 flight v1");
+        hasher.update(&Fingerprint::split(&self.prompt).0.exact);
+        hasher.update(blake3::hash(body).as_bytes());
+        for key in keys {
+            let hash = key.as_ref().map(|key| blake3::hash(key.as_bytes()));
+            hasher.update(hash.as_ref().map_or(&[0; 32][..], |hash| hash.as_bytes()));
+        }
+        let form = format!("{:?}", (self.request.path(), priority, ttl, tags, sources));
+        hasher.update(form.as_bytes());
+        *hasher.finalize().as_bytes()
     }
 }
 
@@ -189,12 +208,6 @@ enum Shared {
     Joined(Response<Body>),
     /// Its own call's answer, if there is one.
     Own(Option<Response<Body>>),
-}
-
-/// A key that is refused, or used up, is one caller's trouble.
-fn is_for_all(response: &Response<Body>) -> bool {
-    let own = [StatusCode::UNAUTHORIZED, StatusCode::PAYMENT_REQUIRED, StatusCode::FORBIDDEN];
-    !own.contains(&response.status())
 }
 
 impl Gate {
@@ -223,6 +236,8 @@ impl Gate {
         strip_own_headers(&mut parts.headers);
         let forward = |body: Bytes| {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            // It is none, or the request was refused.
+            parts.headers.remove(CONTENT_ENCODING);
             Request::from_parts(parts, Body::from(body))
         };
         let asked = match asked {
@@ -234,10 +249,10 @@ impl Gate {
             Err(reason) => return self.pass(inner, forward(body), reason).await,
         };
         let may_join = self.may_join(&asked);
-        if may_join
-            && !self.flights.is_empty()
-            && let Some(flight) = self.flights.get(&asked.flight_key())
-            && let Some(response) = flight.answer().await.filter(is_for_all)
+        // Mostly nothing is on its way.
+        let key = (may_join && !self.flights.is_empty()).then(|| asked.flight_key(&body));
+        if let Some(flight) = key.as_ref().and_then(|key| self.flights.get(key))
+            && let Some(response) = flight.answer().await
         {
             return Ok(self.joined(&asked.owner(), response));
         }
@@ -253,13 +268,16 @@ impl Gate {
             };
             match self.lookup(&query).await {
                 Lookup::Hit(matches) => match matches.into_iter().next() {
-                    Some(found) => {
-                        let response = hit_response(&asked.request, &found, self.settings.replay);
-                        if let Some(judged) = found.judged.filter(Judged::is_audited) {
-                            self.audit(inner, forward(body), asked, Held { judged, entry: found.entry });
+                    Some(found) => match self.replay(&asked, &found) {
+                        Some(response) => {
+                            if let Some(judged) = found.judged.filter(Judged::is_audited) {
+                                self.audit(inner, forward(body), asked, Held { judged, entry: found.entry });
+                            }
+                            return Ok(response);
                         }
-                        return Ok(response);
-                    }
+                        // The fresh answer takes its place.
+                        None => Miss::because(Reason::StoreDown),
+                    },
                     None => Miss::because(Reason::NoCandidate),
                 },
                 Lookup::Miss(miss) => miss,
@@ -268,8 +286,9 @@ impl Gate {
         if only_if_cached {
             return Ok(not_cached(miss.outcome(), miss.reason));
         }
+        let key = may_join.then(|| key.unwrap_or_else(|| asked.flight_key(&body)));
         let request = recordable(forward(body));
-        let (owner, key) = (asked.owner(), may_join.then(|| asked.flight_key()));
+        let owner = asked.owner();
         let error = Arc::new(Mutex::new(None));
         let ask = {
             let (gate, error) = (Arc::clone(&self), Arc::clone(&error));
@@ -307,29 +326,27 @@ impl Gate {
         }
     }
 
-    /// Whether the answer to the same question, on its way to somebody else, will do.
+    /// Whether the answer to the same question, on its way to somebody else, will do. Whoever has terms of its own may find
+    /// nothing where others find an answer.
     fn may_join(&self, asked: &Asked) -> bool {
-        let Controls { refresh, only_if_cached, .. } = asked.controls;
+        let Controls { refresh, only_if_cached, terms, .. } = &asked.controls;
         let watches = self.cache.policy(&asked.prompt.scope.cache).shadow;
-        self.settings.coalesce && !refresh && !only_if_cached && !watches
+        self.settings.coalesce && !refresh && !only_if_cached && *terms == Terms::default() && !watches
     }
 
     /// Joins the call with this key, or makes it.
-    async fn share<C, F>(&self, key: FlightKey, mut call: C) -> Shared
+    async fn share<C, F>(&self, key: FlightKey, call: C) -> Shared
     where
         C: FnOnce(Option<Landing>) -> F + Send + 'static,
         F: Future<Output = Option<Response<Body>>> + Send,
     {
-        loop {
-            match self.flights.board(key, self.settings.answer_bytes_max, call) {
-                Boarding::Leads(flight) => return Shared::Own(flight.answer().await),
-                Boarding::Joins(flight, not_made) => match flight.answer().await {
-                    Some(response) if is_for_all(&response) => return Shared::Joined(response),
-                    Some(_) => return Shared::Own(not_made(None).await),
-                    // Whoever is first takes over.
-                    None => call = not_made,
-                },
-            }
+        match self.flights.board(key, self.settings.answer_bytes_max, call) {
+            Boarding::Leads(flight) => Shared::Own(flight.answer().await),
+            Boarding::Joins(flight, not_made) => match flight.answer().await {
+                Some(response) => Shared::Joined(response),
+                // One after another would wait for each other's failures.
+                None => Shared::Own(not_made(None).await),
+            },
         }
     }
 
@@ -338,12 +355,10 @@ impl Gate {
         let (parts, body) = response.into_parts();
         let mut joined = Response::new(body);
         *joined.status_mut() = parts.status;
-        if let Some(problem) = parts.extensions.get::<Problem>() {
-            joined.extensions_mut().insert(problem.clone());
-        }
         let headers = joined.headers_mut();
         let mut shared = vec![CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER];
-        if parts.status == StatusCode::OK {
+        // Another model's answer is nobody's hit, and no failure is.
+        if parts.status == StatusCode::OK && parts.extensions.get::<Substitute>().is_none() {
             self.cache.joined(owner);
             headers.insert(header::OUTCOME, HeaderValue::from_static(Outcome::Hit.as_str()));
             headers.insert(header::CACHE_STATUS, HeaderValue::from_static("HIT"));
@@ -357,6 +372,9 @@ impl Gate {
                 headers.insert(name, value.clone());
             }
         }
+        if headers.contains_key(header::REASON) {
+            *joined.extensions_mut() = parts.extensions;
+        }
         joined
     }
 
@@ -368,7 +386,7 @@ impl Gate {
         held: Option<Held>,
         is_audit: bool,
     ) -> Keep {
-        let Asked { request, controls, prompt, came } = asked;
+        let Asked { request, controls, prompt, came, caller: _ } = asked;
         let (cache, tasks, judge) = (Arc::clone(&self.cache), self.tasks.clone(), self.judge.clone());
         let answer_bytes_max = self.settings.answer_bytes_max;
         Keep {
@@ -403,7 +421,9 @@ impl Gate {
         self.tasks.clone().spawn(async move {
             // Until the answer is there: nobody waits for it.
             let _permit = permit;
-            let Ok(response) = call(inner, recordable(request)).await else { return };
+            let mut request = recordable(request);
+            request.extensions_mut().insert(Priority::Batch);
+            let Ok(response) = call(inner, request).await else { return };
             let status = response.status();
             let response = self.keep(asked, status, None, Some(held), true).record(response);
             // Recorded as it passes: nobody else reads it.
@@ -425,6 +445,13 @@ impl Gate {
                 }
             });
         }
+    }
+
+    /// The stored answer for this client; `None` if it cannot be told, and be it for a panic.
+    fn replay(&self, asked: &Asked, found: &Match) -> Option<Response<Body>> {
+        let telling = AssertUnwindSafe(|| hit_response(&asked.request, found, self.settings.replay));
+        let told = std::panic::catch_unwind(telling);
+        told.inspect_err(|_| tracing::error!(entry = %found.entry.id, "a stored answer cannot be told")).ok()
     }
 
     /// A fault of the cache, even a panic of one of its parts, is a miss.
@@ -491,7 +518,9 @@ impl Gate {
             temperature_max: self.settings.temperature_max,
         })?;
         prompt.scope.model = model;
-        Ok(Asked { request, controls, prompt, came: Instant::now() })
+        let keys = [AUTHORIZATION, HeaderName::from_static("x-api-key")].map(|name| parts.headers.get(name).cloned());
+        let caller = Caller { keys, priority: parts.extensions.get().copied().unwrap_or_default() };
+        Ok(Asked { request, controls, prompt, came: Instant::now(), caller })
     }
 }
 

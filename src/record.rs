@@ -184,7 +184,6 @@ impl Keep {
                 };
                 let flight = landing.and_then(Landing::hold);
                 tasks.spawn(async move {
-                    let _joinable = flight;
                     let comparison =
                         Comparison { cache: &cache, judge: judge.as_deref(), owner: &owner, question: &question };
                     if let Some(held) = held.as_ref().filter(|_| is_audit)
@@ -203,6 +202,8 @@ impl Keep {
                             None
                         }
                     };
+                    // From now on it is found in the cache, as long as it is there.
+                    drop(flight);
                     if let Some(held) = held.as_ref().filter(|_| !is_audit) {
                         comparison.of(held, &fresh, stored).await;
                     }

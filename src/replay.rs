@@ -55,7 +55,7 @@ impl Schedule {
         // As many tokens at a time as keep the steps long enough.
         let tokens = (rate * STEP_MIN.as_secs_f64()).ceil().max(1.0);
         let step = Duration::try_from_secs_f64(tokens / rate).unwrap_or(STEP_MAX).min(STEP_MAX);
-        Self { piece_bytes: tokens as usize * BYTES_PER_TOKEN, first: Duration::ZERO, step }
+        Self { piece_bytes: (tokens as usize).saturating_mul(BYTES_PER_TOKEN), first: Duration::ZERO, step }
     }
 
     fn spread(timing: Timing, bytes: usize) -> Self {

@@ -67,8 +67,11 @@ impl Protocol for Embeddings {
     fn said(&self, object: &Fields) -> Said {
         let count = field(object, "usage").and_then(|usage| usage.get("prompt_tokens")).and_then(Value::as_u64);
         Said {
-            // OpenAI answers `text-embedding-ada-002` as this.
-            model: text(object, "model").map(|model| model.strip_suffix("-v2").unwrap_or(model).to_owned()),
+            // As this OpenAI answers `text-embedding-ada-002`.
+            model: text(object, "model").map(|model| match model {
+                "text-embedding-ada-002-v2" => "text-embedding-ada-002".to_owned(),
+                model => model.to_owned(),
+            }),
             usage: count.map(|input| Tokens { input, ..Tokens::default() }),
             ..Said::default()
         }

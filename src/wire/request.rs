@@ -133,11 +133,6 @@ impl ProviderRequest {
         model(&self.body)
     }
 
-    /// The fields that say how the answer is sent.
-    pub(crate) fn transport(&self) -> [Option<&Value>; 2] {
-        ["stream", "stream_options"].map(|name| self.body.get(name))
-    }
-
     pub fn wants_stream(&self) -> bool {
         self.body.get("stream") == Some(&Value::Bool(true)) && !self.protocol.is_verbatim()
     }

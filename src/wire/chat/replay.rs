@@ -93,7 +93,7 @@ fn deltas(mut message: Fields, piece_bytes: usize) -> Vec<Fields> {
 pub(in crate::wire) fn usage(tokens: Tokens) -> Value {
     let Tokens { input, cached, output, reasoning } = tokens;
     json!({
-        "prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output,
+        "prompt_tokens": input, "completion_tokens": output, "total_tokens": input.saturating_add(output),
         "prompt_tokens_details": {"cached_tokens": cached},
         "completion_tokens_details": {"reasoning_tokens": reasoning},
     })

@@ -170,7 +170,8 @@ fn tokens(usage: &Value) -> Option<Tokens> {
     let (input, output) = (count("input_tokens"), count("output_tokens"));
     input.or(output)?;
     let cached = count("cache_read_input_tokens").unwrap_or(0);
-    let input = input.unwrap_or(0) + cached + count("cache_creation_input_tokens").unwrap_or(0);
+    let written = count("cache_creation_input_tokens").unwrap_or(0);
+    let input = input.unwrap_or(0).saturating_add(cached).saturating_add(written);
     Some(Tokens { input, cached, output: output.unwrap_or(0), reasoning: 0 })
 }
 

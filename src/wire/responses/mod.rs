@@ -124,9 +124,12 @@ fn refuse_parameters(body: &Fields) -> Result<(), Reason> {
     if filled(body, "tools") {
         return Err(Reason::ToolsInUse);
     }
-    let wants_odds = |included: &Value| included.as_str().is_some_and(|name| name.ends_with("logprobs"));
+    // What is encrypted only its own organisation's keys can give back.
+    let is_own = |included: &Value| {
+        included.as_str().is_some_and(|name| name.ends_with("logprobs") || name.ends_with("encrypted_content"))
+    };
     let background = field(body, "background").is_some_and(|background| !background.is_boolean());
-    if background || field(body, "top_logprobs").is_some() || items(body, "include").iter().any(wants_odds) {
+    if background || field(body, "top_logprobs").is_some() || items(body, "include").iter().any(is_own) {
         return Err(Reason::NotCacheable);
     }
     Ok(())

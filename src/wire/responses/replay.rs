@@ -93,6 +93,10 @@ impl Stream {
     }
 
     fn item(&mut self, index: usize, item: &Value, piece_bytes: usize) {
+        // As with its parts.
+        if !item.is_object() {
+            return;
+        }
         let mut added = item.clone();
         let id = item.get("id").cloned().unwrap_or_default();
         let lists: &[&str] = if is(item, "reasoning") { &["summary", "content"] } else { &["content"] };
@@ -120,6 +124,10 @@ impl Stream {
 
     /// A part with its text: begun, said piece by piece, done.
     fn part(&mut self, place: &Value, [added, said, done]: [&str; 3], part: &Value, piece_bytes: usize) {
+        // A provider may write parts that are none.
+        if !part.is_object() {
+            return;
+        }
         let at = |kind: &str, more: Value| {
             let mut event = place.clone();
             event["type"] = json!(format!("response.{kind}"));
@@ -164,6 +172,6 @@ fn usage(tokens: Tokens) -> Value {
     json!({
         "input_tokens": input, "input_tokens_details": {"cached_tokens": cached},
         "output_tokens": output, "output_tokens_details": {"reasoning_tokens": reasoning},
-        "total_tokens": input + output,
+        "total_tokens": input.saturating_add(output),
     })
 }

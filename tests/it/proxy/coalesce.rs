@@ -130,9 +130,13 @@ async fn only_the_same_is_shared() {
         send(&setup.client.with("cache-control", "no-cache"), &question),
         send(&setup.client.with("cache-control", "no-store"), &question),
         send(&setup.client, &ask("hi")),
+        // The answer of some APIs repeats whom it is for.
+        send(&setup.client, &and(question.clone(), json!({"user": "somebody else"}))),
+        send(&setup.client.with("x-nearhit-threshold", "0.99"), &question),
+        send(&setup.client.with("x-nearhit-priority", "batch"), &question),
     ];
     until("all are on their way", async || (setup.upstream.count() == calls.len()).then_some(())).await;
-    let same = send(&setup.client, &and(question, json!({"user": "somebody else"})));
+    let same = send(&setup.client, &question);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(setup.upstream.count(), calls.len());
     go.send(true).expect("calls on their way");
@@ -143,11 +147,11 @@ async fn only_the_same_is_shared() {
     assert_eq!(said(&same.await.expect("an answer")), answers[0]);
 }
 
-/// A failure of the provider is everybody's; a key that is refused is not; nothing of it is kept.
+/// A failure is everybody's who asked with the same key, and nothing of it is kept.
 #[tokio::test(flavor = "multi_thread")]
-async fn failures_are_shared_unless_they_are_the_callers() {
+async fn failures_are_shared() {
     let setup = Setup::start("").await;
-    for (status, expected) in [(500u16, 1), (429, 1), (400, 1), (401, 4), (403, 4)] {
+    for status in [500u16, 429, 400, 401, 403] {
         let before = setup.upstream.count();
         let (go, head) = tokio::sync::watch::channel(false);
         setup.upstream.answer_with(move |_| {
@@ -171,7 +175,7 @@ async fn failures_are_shared_unless_they_are_the_callers() {
                 (status, "miss", "7")
             );
         }
-        assert_eq!(setup.upstream.count() - before, expected, "{status}");
+        assert_eq!(setup.upstream.count() - before, 1, "{status}");
     }
     assert_eq!(setup.entries().await, 0);
 }
@@ -190,4 +194,27 @@ async fn sharing_can_be_turned_off() {
     for call in join_all(calls).await {
         assert_eq!(call.expect("an answer").check(200).outcome().0, "miss");
     }
+}
+
+/// With one tenant of all callers, each call goes with its caller's own key.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_callers_refusal_is_not_anothers() {
+    let setup = Setup::with_config("", "tenancy = \"single\"\n").await;
+    let (go, head) = tokio::sync::watch::channel(false);
+    setup.upstream.answer_with(move |call| {
+        let mut head = head.clone();
+        let error = json!({"error": {"message": "used up", "type": "t", "param": null, "code": null}});
+        let reply = match call.header("authorization") {
+            "Bearer sk-used-up" => Reply::json(429, &error),
+            _ => Reply::saying("at your service", call),
+        };
+        reply.after(async move { drop(head.wait_for(|go| *go).await) })
+    });
+    let refused = send(&setup.server.client("sk-used-up"), &ask("Hi"));
+    until("the first call is on its way", async || (setup.upstream.count() == 1).then_some(())).await;
+    let served = send(&setup.client, &ask("Hi"));
+    until("both are on their way", async || (setup.upstream.count() == 2).then_some(())).await;
+    go.send(true).expect("calls on their way");
+    assert_eq!(refused.await.expect("an answer").status.as_u16(), 429);
+    assert_eq!(said(&served.await.expect("an answer").check(200)), "at your service");
 }
