@@ -42,14 +42,12 @@ impl AnswerTemplate {
     /// Equal for answers that differ in nothing but the value, and in what the provider says of the single call: its id,
     /// its time, its costs.
     pub fn digest(&self) -> [u8; 32] {
-        let mut hasher = FieldHasher::new("nearhit 2026-11-22 answer template v1");
+        let mut hasher = FieldHasher::new("nearhit 2026-11-22 answer template v2");
         hasher.parts(self.texts.len());
         self.texts.iter().for_each(|text| hasher.text(text));
-        let fields = self.object.iter().flatten().filter(|(name, _)| !OF_THE_CALL.contains(&name.as_str()));
-        fields.for_each(|(name, value)| {
-            hasher.text(name);
-            hasher.json(value);
-        });
+        if let Some(object) = &self.object {
+            hasher.json(&without_the_call(&Value::Object(object.clone())));
+        }
         hasher.finish()
     }
 
@@ -130,12 +128,40 @@ fn only(items: &mut Value, is_meant: impl Fn(&Value) -> bool) -> Option<&mut Val
     meant.next().filter(|_| meant.next().is_none())
 }
 
+/// The value without what the provider says of the single call, at any depth: items of an answer have ids of their own.
+fn without_the_call(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let kept = fields.iter().filter(|(name, _)| !OF_THE_CALL.contains(&name.as_str()));
+            Value::Object(kept.map(|(name, value)| (name.clone(), without_the_call(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(without_the_call).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
 /// A longer answer says more than a value could be all the difference in, and would take long to compare.
 const LONGEST: usize = 64 << 10;
 
 /// Fields of an object that are other ones each time.
-const OF_THE_CALL: [&str; 8] =
-    ["completed_at", "created", "created_at", "id", "nearhit", "service_tier", "system_fingerprint", "usage"];
+const OF_THE_CALL: [&str; 16] = [
+    "background",
+    "completed_at",
+    "created",
+    "created_at",
+    "encrypted_content",
+    "id",
+    "metadata",
+    "nearhit",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "signature",
+    "store",
+    "system_fingerprint",
+    "usage",
+];
 
 #[cfg(test)]
 mod tests {

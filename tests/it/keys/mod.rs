@@ -20,9 +20,10 @@ const MESSAGES: &str = "/v1/messages";
 
 /// A provider, and a server in front of it whose callers need keys.
 struct Setup {
-    home: Home,
     upstream: Upstream,
+    // Before its home: what it logged is shown when a test fails.
     server: Server,
+    home: Home,
     /// Of the tenant `acme`, for everything.
     key: String,
 }
