@@ -232,6 +232,13 @@ mod tests {
         check(&plain("K-1111"), &chat("K-2222", "x", ""), false);
         check(&chat("K-1111 is here.", "x", ""), &chat("K-2222 is here.", "other", ""), true);
         check(&chat("K-1111 is here.", "x", "K-1111?"), &chat("K-2222 is here.", "x", "K-2222?"), false);
+        let response = |text: &str, id: &str| {
+            let said = json!({"type": "message", "id": id, "content": [{"type": "output_text", "text": text}]});
+            let body = json!({"id": id, "output": [said], "model": "m"}).to_string();
+            Answer { kind: AnswerKind::Response, body, usage: None }
+        };
+        check(&response("K-1111 is here.", "x"), &response("K-2222 is here.", "y"), true);
+        check(&response("K-1111 is here.", "x"), &response("K-2222 is lost.", "x"), false);
         let broken = Answer { body: "{".into(), ..chat("", "", "") };
         assert_eq!(AnswerTemplate::cut(&broken, "K-1111"), None);
     }
