@@ -4,6 +4,7 @@
 //! exact tier needs no embedder, so it answers while the embedder is down. This file names no adapter.
 
 mod alike;
+mod caches;
 mod learn;
 mod learned;
 mod near;

@@ -106,10 +106,11 @@ impl Config {
             body_bytes_max: from.size("serve.body_bytes_max", 32 << 20),
             drain: from.seconds("serve.drain_s", 120),
         };
+        let tenancy = from.word("tenancy", &[("per-key", Tenancy::PerKey), ("single", Tenancy::Single)]);
         Self {
             judge,
-            tenancy: from.word("tenancy", &[("per-key", Tenancy::PerKey), ("single", Tenancy::Single)]),
-            access: AccessConfig::read(from),
+            tenancy,
+            access: AccessConfig::read(from, tenancy),
             upstream: upstreams::read(from, serve.body_bytes_max),
             serve,
             store: Self::read_store(from, data_dir.join("entries")),

@@ -1,6 +1,9 @@
 //! What the cache is told of its answers, and what it says of its errors.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use serde::de::IgnoredAny;
 
 use super::learned::{Judged, Learned, Learnt};
 use super::{Cache, embed};
@@ -150,35 +153,47 @@ impl Cache {
     /// # Errors
     /// It could not be written as JSON.
     pub fn save_learning(&self) -> serde_json::Result<Vec<u8>> {
-        let mut lines = Vec::new();
+        // Its own come last: of complaints they know most.
+        let mut lines = self.learning.others();
         for owner in self.learning.owners() {
             // A copy: lookups wait for that, and not for what it takes to write it.
             let copy = self.learning.of(&owner).and_then(|learned| learned.lock().worth_keeping());
             if let Some(copy) = copy {
                 let Owner { tenant, cache } = owner;
-                serde_json::to_writer(&mut lines, &(tenant.as_str(), cache.as_str(), self.model(), &copy))?;
+                serde_json::to_writer(&mut lines, &(VERSION, tenant.as_str(), cache.as_str(), self.model(), &copy))?;
                 lines.push(b'\n');
             }
         }
         Ok(lines)
     }
 
-    /// Takes back what [`save_learning`](Self::save_learning) wrote. What cannot be read is learned anew.
+    /// Takes back what [`save_learning`](Self::save_learning) wrote. What was learned with another model, or written by a
+    /// later version, is kept as it is; complaints that are not about scores are taken from either. What cannot be read
+    /// is learned anew.
     ///
     /// # Errors
     /// A line is not as it was written; the others are taken.
     pub fn restore_learning(&self, lines: &[u8]) -> serde_json::Result<()> {
         let mut first_error = None;
+        let mut complaints = HashMap::new();
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            match serde_json::from_slice::<(String, CacheName, String, Learned)>(line) {
-                Ok((tenant, cache, model, learned)) if model == self.model() => {
-                    let policy = *self.policy(&cache);
-                    self.learning.restore(Owner { tenant: Tenant::new(tenant), cache }, learned, &policy);
+            match Line::read(line) {
+                Ok(Line { owner, model, learned: Some(learned) }) => {
+                    complaints.insert(owner.clone(), learned.complaints());
+                    if model == self.model() {
+                        let policy = *self.policy(&owner.cache);
+                        self.learning.restore(owner, learned, &policy);
+                    } else {
+                        // Another model's scores are worth something else.
+                        self.learning.keep_other(owner, line);
+                    }
                 }
-                // Another model's scores are worth something else.
-                Ok(_) => {}
+                Ok(Line { owner, model: _, learned: None }) => self.learning.keep_other(owner, line),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
+        }
+        for (owner, complaints) in complaints {
+            self.learning.restore_complaints(&owner, complaints, self.policy(&owner.cache));
         }
         first_error.map_or(Ok(()), Err)
     }
@@ -196,6 +211,38 @@ impl Cache {
         self.learning.of(&Owner::of(entry)).is_some_and(|learned| learned.lock().is_doubted(entry.id))
     }
 }
+
+/// What one cache learned with one model, as it is kept.
+struct Line {
+    owner: Owner,
+    model: String,
+    /// `None` where only a later version can read it.
+    learned: Option<Learned>,
+}
+
+impl Line {
+    fn read(line: &[u8]) -> serde_json::Result<Self> {
+        let (version, tenant, cache, model, learned) = if line.starts_with(b"[\"") {
+            let (tenant, cache, model, learned) = serde_json::from_slice::<(String, CacheName, String, Learned)>(line)?;
+            (1, tenant, cache, model, Some(learned.without_template_bin()))
+        } else {
+            let (version, tenant, cache, model, _) =
+                serde_json::from_slice::<(u32, String, CacheName, String, IgnoredAny)>(line)?;
+            (version, tenant, cache, model, None)
+        };
+        let learned = match learned {
+            None if version == VERSION => {
+                let whole: (IgnoredAny, IgnoredAny, IgnoredAny, IgnoredAny, Learned) = serde_json::from_slice(line)?;
+                Some(whole.4)
+            }
+            learned => learned,
+        };
+        Ok(Self { owner: Owner { tenant: Tenant::new(tenant), cache }, model, learned })
+    }
+}
+
+/// Of the lines. In version 1, which does not say so, the bin of templates was one of scores.
+const VERSION: u32 = 2;
 
 /// Quarantined entries that are looked for at a time.
 const LOOKED_AT: usize = 1_000;

@@ -3,13 +3,14 @@
 //! Pure decisions come from [`budget`](crate::decision::budget); here they meet the entries of a running service. A
 //! cache that nobody wrote to has learned nothing and costs nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::caches::Caches;
 use super::records::Records;
 use crate::decision::budget::tune::{Recommendation, Sample, recommend};
 use crate::decision::budget::{Action, Bin, Bound, Budget, Decision, EntryRecord, Labels, RecordSettings, Report};
@@ -19,7 +20,9 @@ use crate::store::Owner;
 /// What all caches learned.
 #[derive(Debug, Default)]
 pub(crate) struct Learning {
-    all: RwLock<HashMap<Owner, Arc<Mutex<Learned>>>>,
+    all: RwLock<Caches>,
+    /// What was kept of other models' scores, as it was read; the model may come back.
+    others: Mutex<Vec<(Owner, Vec<u8>)>>,
     /// Something was dropped that may be kept elsewhere.
     dropped: Notify,
 }
@@ -100,6 +103,9 @@ pub struct Learnt {
     pub quarantined: usize,
 }
 
+/// What was complained about that holds whatever scores are worth.
+pub(crate) struct Complaints(Records);
+
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Logged {
     sample: Sample,
@@ -110,30 +116,38 @@ struct Logged {
 impl Learning {
     /// What the cache learned, if it was written to.
     pub(crate) fn of(&self, owner: &Owner) -> Option<Arc<Mutex<Learned>>> {
-        self.all.read().get(owner).cloned()
+        self.all.read().of(owner)
     }
 
     pub(crate) fn create(&self, owner: &Owner, policy: &Policy) -> Arc<Mutex<Learned>> {
-        if let Some(learned) = self.of(owner) {
-            return learned;
+        match self.of(owner) {
+            Some(learned) => learned,
+            None => self.all.write().create(owner, || Learned::new(policy)),
         }
-        let new = || Arc::new(Mutex::new(Learned::new(policy)));
-        let mut all = self.all.write();
-        if all.len() >= CACHES_MAX && !all.contains_key(owner) {
-            return new();
-        }
-        Arc::clone(all.entry(owner.clone()).or_insert_with(new))
     }
 
     pub(crate) fn owners(&self) -> Vec<Owner> {
-        self.all.read().keys().cloned().collect()
+        self.all.read().owners()
     }
 
     /// Forgets all that a cache learned.
     pub(crate) fn drop_of(&self, owner: &Owner) {
-        if self.all.write().remove(owner).is_some() {
+        let mut others = self.others.lock();
+        let kept = others.len();
+        others.retain(|(of, _)| of != owner);
+        if self.all.write().remove(owner) || others.len() < kept {
             self.dropped.notify_one();
         }
+    }
+
+    /// Keeps a line that this process has no use for.
+    pub(crate) fn keep_other(&self, owner: Owner, line: &[u8]) {
+        self.others.lock().push((owner, line.to_vec()));
+    }
+
+    /// Those lines, each ended.
+    pub(crate) fn others(&self) -> Vec<u8> {
+        self.others.lock().iter().flat_map(|(_, line)| line.iter().copied().chain([b'\n'])).collect()
     }
 
     /// Done once something was dropped since the last call.
@@ -143,7 +157,7 @@ impl Learning {
 
     /// Of all caches, as numbers by name.
     pub(crate) fn figures(&self) -> [(&'static str, u64); 6] {
-        let all: Vec<Arc<Mutex<Learned>>> = self.all.read().values().cloned().collect();
+        let all = self.all.read().all();
         let learnt: Vec<Learnt> = all.iter().map(|learned| learned.lock().learnt()).collect();
         let sum = |of: fn(&Learnt) -> u64| learnt.iter().map(of).sum();
         [
@@ -160,13 +174,21 @@ impl Learning {
     pub(crate) fn restore(&self, owner: Owner, mut learned: Learned, policy: &Policy) {
         if learned.bound.is_whole() {
             learned.bound.set_terms(policy.budget, policy.labels());
-            self.all.write().insert(owner, Arc::new(Mutex::new(learned)));
+            *self.create(&owner, policy).lock() = learned;
+        }
+    }
+
+    /// Takes complaints that hold whatever scores are worth, in place of those that are there.
+    pub(crate) fn restore_complaints(&self, owner: &Owner, complaints: Complaints, policy: &Policy) {
+        let Complaints(complaints) = complaints;
+        if !complaints.is_empty() || self.of(owner).is_some() {
+            self.create(owner, policy).lock().records.set_complaints(complaints);
         }
     }
 }
 
 impl Learned {
-    fn new(policy: &Policy) -> Self {
+    pub(super) fn new(policy: &Policy) -> Self {
         Self {
             bound: Bound::shipped(policy.budget, policy.labels()),
             records: Records::default(),
@@ -285,12 +307,13 @@ impl Learned {
         if self.bound.labels() != Labels::None {
             let settings = RecordSettings::default();
             let shifted = self.records.of(entry).map_or(score, |record| record.shift(score));
-            let expected = match judged.is_by_template() {
-                // One that was wrong is never expected to be: it bars the entry whatever the others were.
-                true => self.bound.right_by_template().max(EXPECTED_OF_SERVED),
-                false => self.bound.right(shifted),
-            };
-            self.records.change(entry, |record| record.learn(score, expected, is_right, settings));
+            match judged.is_by_template() {
+                true => self.learn_of_template(entry, is_right),
+                false => {
+                    let expected = self.bound.right(shifted);
+                    self.records.change(entry, |record| record.learn(score, expected, is_right, settings));
+                }
+            }
             self.bound.learn(decision, is_right);
             // What is recommended is a score.
             if !judged.is_by_template() {
@@ -311,7 +334,23 @@ impl Learned {
         self.is_worth_keeping().then(|| self.clone())
     }
 
-    fn is_worth_keeping(&self) -> bool {
+    /// Of answers to an entry's own question, or to one that is its own but for values.
+    pub(crate) fn complaints(&self) -> Complaints {
+        Complaints(self.records.complaints())
+    }
+
+    /// Forgets what the highest bin held while it was one of scores.
+    pub(crate) fn without_template_bin(mut self) -> Self {
+        self.bound.forget(Bin::TEMPLATE);
+        self
+    }
+
+    /// Entries with something behind them.
+    pub(super) fn weight(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(super) fn is_worth_keeping(&self) -> bool {
         self.bound.labels() != Labels::None || self.compared != Compared::default() || !self.records.is_empty()
     }
 
@@ -330,28 +369,32 @@ impl Learned {
     }
 
     /// Takes a user's word on an entry's answer to a question of this score. A question that it was not served for, and
-    /// would not be, says nothing.
+    /// would not be, says nothing; nor does praise for what was not served.
     pub(crate) fn hear_of(&mut self, entry: EntryId, score: f64, is_right: bool) {
         let is_it = |judged: &Judged| judged.entry == entry && (judged.score - score).abs() < SAME_SCORE;
         match self.take_served(|judged| is_it(judged) && !judged.is_by_template()) {
             Some(judged) => self.hear_of_served(&judged, is_right),
-            None if self.bound.decide(Some(score), [1.0, 1.0]).action.is_hit() => {
-                self.learn_by_word(entry, score, is_right);
+            None if !is_right && self.bound.decide(Some(score), [1.0, 1.0]).action.is_hit() => {
+                self.learn_by_word(entry, score, false);
             }
             None => {}
         }
     }
 
-    /// Takes a user's word on an entry's answer to a question of its template.
+    /// Takes a user's word on an entry's answer to a question of its template. Praise for what was not served says
+    /// nothing.
     pub(crate) fn hear_of_template(&mut self, entry: EntryId, is_right: bool) {
         match self.take_served(|judged| judged.entry == entry && judged.is_by_template()) {
             Some(judged) => self.hear_of_served(&judged, is_right),
-            None => self.learn_by_word(entry, 1.0, is_right),
+            None => self.learn_of_template(entry, is_right),
         }
     }
 
     fn hear_of_served(&mut self, judged: &Judged, is_right: bool) {
-        self.learn_by_word(judged.entry, judged.score, is_right);
+        match judged.is_by_template() {
+            true => self.learn_of_template(judged.entry, is_right),
+            false => self.learn_by_word(judged.entry, judged.score, is_right),
+        }
         self.bound.hear(judged.decision, is_right);
     }
 
@@ -362,6 +405,13 @@ impl Learned {
         self.records.change(entry, |record| record.learn(score, expected, is_right, RecordSettings::default()));
     }
 
+    /// One that was wrong is never expected to be: it bars the entry whatever the others were.
+    fn learn_of_template(&mut self, entry: EntryId, is_right: bool) {
+        if !is_right {
+            self.records.change(entry, EntryRecord::bar_from_others);
+        }
+    }
+
     /// The last such hit, which is forgotten: one word counts once.
     fn take_served(&mut self, is_it: impl Fn(&Judged) -> bool) -> Option<Judged> {
         let at = self.served.iter().rposition(is_it)?;
@@ -370,7 +420,11 @@ impl Learned {
 
     /// Takes a user's word on an entry's answer to the question that it was stored for.
     pub(crate) fn hear_of_itself(&mut self, entry: EntryId, is_right: bool) {
-        self.records.change(entry, if is_right { EntryRecord::pardon } else { EntryRecord::bar });
+        match is_right {
+            false => self.records.change(entry, EntryRecord::bar),
+            true if self.is_barred(entry) => self.records.change(entry, EntryRecord::pardon),
+            true => {}
+        }
     }
 
     /// Whether the entry's answer is barred altogether.
@@ -406,9 +460,6 @@ impl Learned {
     }
 }
 
-/// Caches that learn: some 15 KB each. One more decides as shipped.
-const CACHES_MAX: usize = 1 << 14;
-
 /// Two scores of one question and one entry.
 const SAME_SCORE: f64 = 1e-4;
 
@@ -425,164 +476,4 @@ const EXPECTED_OF_SERVED: f64 = 0.9;
 const DEVIATIONS: f64 = 1.645;
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::decision::{CacheName, Judge, Tenant};
-
-    fn id(number: u8) -> EntryId {
-        EntryId::from_bytes([number; 16])
-    }
-
-    const ANY: ChoiceTerms = ChoiceTerms { error_max: None, is_shadow: false, is_comparable: true };
-
-    fn learned() -> Learned {
-        Learned::new(&Policy::default())
-    }
-
-    fn choose(learned: &mut Learned, candidates: &[(EntryId, f64)]) -> Choice {
-        learned.choose(candidates, ANY, [1.0, 1.0]).expect("candidates")
-    }
-
-    #[test]
-    fn the_best_is_served_and_what_was_wrong_is_not() {
-        let mut learned = learned();
-        let candidates = [(id(1), 0.90), (id(2), 0.92), (id(3), 0.5)];
-        let served = choose(&mut learned, &candidates);
-        let Choice::Serve { judged, probability, others } = served else { panic!("{served:?}") };
-        assert_eq!((judged.entry, others.len()), (id(2), 1));
-        assert!(probability.get() > 0.9 && probability < Probability::CERTAIN);
-
-        learned.hear(id(2), false);
-        let served = choose(&mut learned, &candidates);
-        assert!(matches!(served, Choice::Serve { judged, .. } if judged.entry == id(1)), "{served:?}");
-        let refused = choose(&mut learned, &candidates[2..]);
-        assert!(matches!(refused, Choice::Refuse { reason: Reason::LowProbability, .. }), "{refused:?}");
-    }
-
-    #[test]
-    fn a_bound_of_the_request_only_tightens() {
-        let mut learned = learned();
-        let at = |learned: &mut Learned, most: f64| {
-            matches!(
-                learned.choose(&[(id(1), 0.95)], ChoiceTerms { error_max: Probability::new(most), ..ANY }, [1.0, 1.0]),
-                Some(Choice::Serve { .. })
-            )
-        };
-        assert!(at(&mut learned, 1.0) && at(&mut learned, 0.1));
-        assert!(!at(&mut learned, 0.01));
-        let far = learned.choose(&[(id(1), 0.3)], ANY, [1.0, 1.0]);
-        assert!(matches!(far, Some(Choice::Refuse { .. })), "{far:?}");
-    }
-
-    #[test]
-    fn a_word_on_the_entry_itself_bars_it_until_it_is_taken_back_or_replaced() {
-        let mut learned = learned();
-        let is_served = |learned: &mut Learned| matches!(choose(learned, &[(id(1), 0.95)]), Choice::Serve { .. });
-        learned.hear_of(id(1), 0.3, false);
-        assert!(is_served(&mut learned), "a question that it would not be served for says nothing");
-        learned.forget(id(1));
-        learned.hear(id(1), false);
-        assert!(learned.is_barred(id(1)) && !is_served(&mut learned));
-        learned.hear_of_itself(id(1), true);
-        assert!(!learned.is_barred(id(1)) && is_served(&mut learned));
-        learned.hear_of_itself(id(1), false);
-        learned.forget(id(1));
-        assert!(!learned.is_doubted(id(1)));
-    }
-
-    #[test]
-    fn entries_of_one_answer_share_what_is_learned() {
-        let mut learned = Learned::new(&Policy { judge: Judge::Words, ..Policy::default() });
-        let Choice::Refuse { judged: Some(judged), .. } = choose(&mut learned, &[(id(1), 0.8)]) else {
-            panic!("served")
-        };
-        learned.learn(&judged, true, Some(id(2)));
-        learned.hear_of_itself(id(1), false);
-        assert!(learned.is_barred(id(2)));
-        let stored = serde_json::to_string(&learned).expect("JSON");
-        let again: Learned = serde_json::from_str(&stored).expect("the same");
-        assert!(again.is_barred(id(1)) && again.is_barred(id(2)) && again.is_worth_keeping());
-        assert_eq!(again.learnt(), learned.learnt());
-    }
-
-    #[test]
-    fn a_template_that_was_wrong_once_is_barred_with_or_without_a_judge() {
-        let choose = |learned: &mut Learned| learned.choose_template(id(1), ANY, [1.0, 1.0]);
-        let mut learned = learned();
-        let (judged, refused) = choose(&mut learned);
-        assert_eq!((refused, judged.is_by_template(), learned.learnt().report.hits), (None, true, 1.0));
-        learned.hear(id(1), false);
-        assert!(learned.is_doubted(id(1)) && !learned.is_barred(id(1)));
-        assert!(matches!(choose_near(&mut learned), Choice::Refuse { .. }), "nothing is nearer than its template");
-        assert!(learned.learnt().report.error > 0.0);
-        learned.hear_of_template(id(2), false);
-        assert!(learned.is_doubted(id(2)));
-
-        let mut learned = Learned::new(&Policy { judge: Judge::Words, ..Policy::default() });
-        let (judged, refused) = choose(&mut learned);
-        assert_eq!(refused, Some(Reason::LowProbability), "it looks at some requests first");
-        learned.learn(&judged, false, None);
-        assert!(learned.is_doubted(id(1)));
-        assert_eq!((learned.learnt().report.samples, learned.recommend(Budget::default()).samples), (1.0, 0));
-    }
-
-    fn choose_near(learned: &mut Learned) -> Choice {
-        choose(learned, &[(id(1), 0.9999)])
-    }
-
-    #[test]
-    fn a_template_is_audited_and_explored_only_where_a_fresh_answer_comes() {
-        let mut learned = Learned::new(&Policy { judge: Judge::Words, audit: 1.0, ..Policy::default() });
-        let action = |learned: &mut Learned, is_comparable: bool| {
-            let terms = ChoiceTerms { is_comparable, ..ANY };
-            learned.choose_template(id(1), terms, [0.0, 0.0]).0.decision.action
-        };
-        let mut actions: Vec<Action> = (0..100).map(|_| action(&mut learned, false)).collect();
-        actions.dedup();
-        assert_eq!(actions, [Action::Refuse, Action::Serve]);
-        assert_eq!(action(&mut learned, true), Action::ServeAndAudit);
-    }
-
-    #[tokio::test]
-    async fn a_cache_that_is_dropped_begins_anew_and_says_so() {
-        let learning = Learning::default();
-        let owner = Owner { tenant: Tenant::new("t"), cache: CacheName::default() };
-        learning.drop_of(&owner);
-        assert!(learning.dropped().now_or_never().is_none(), "there was nothing");
-        learning.create(&owner, &Policy::default()).lock().hear_of_itself(id(1), false);
-        learning.drop_of(&owner);
-        assert!(learning.of(&owner).is_none());
-        learning.dropped().await;
-        assert!(learning.dropped().now_or_never().is_none(), "it is said once");
-    }
-
-    #[test]
-    fn without_a_judge_nothing_is_learned_from_what_is_equal() {
-        let mut learned = learned();
-        let Choice::Serve { judged, .. } = choose(&mut learned, &[(id(1), 0.95)]) else { panic!("refused") };
-        assert!(!learned.is_worth_keeping());
-        learned.learn(&judged, true, None);
-        let Learnt { report, compared, .. } = learned.learnt();
-        assert_eq!((report.samples, compared.right), (0.0, 1));
-    }
-
-    proptest! {
-        #[test]
-        fn a_tighter_budget_never_serves_more(
-            scores in prop::collection::vec(0.0f64..1.0, 1..5),
-            (small, large) in (0.0f64..1.0, 0.0f64..1.0).prop_map(|(a, b)| (a.min(b), a.max(b))),
-            (few, many) in (0.0f64..1.0, 0.0f64..1.0).prop_map(|(a, b)| (a.min(b), a.max(b))),
-        ) {
-            let candidates: Vec<(EntryId, f64)> = (0..).map(id).zip(scores).collect();
-            let serves = |max_error, max_error_per_hit| {
-                let budget = Budget { max_error, max_error_per_hit };
-                let mut learned = Learned::new(&Policy { budget, ..Policy::default() });
-                matches!(choose(&mut learned, &candidates), Choice::Serve { .. })
-            };
-            prop_assert!(serves(large, many) || !serves(small, few));
-        }
-    }
-}
+mod tests;

@@ -39,6 +39,10 @@ impl Records {
         self.records.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.of.len()
+    }
+
     /// The entries whose answers are kept from other questions.
     pub(super) fn quarantined(&self, settings: RecordSettings) -> Vec<EntryId> {
         let is_quarantined =
@@ -82,17 +86,45 @@ impl Records {
 
     /// Keeps what refuses something, and forgets what only shifts scores.
     fn prune(&mut self) {
+        *self = self.filtered(|record| record.refuses().then_some(*record));
+    }
+
+    /// Of what does not depend on scores, nor holds anything of them.
+    pub(super) fn complaints(&self) -> Self {
+        self.filtered(EntryRecord::without_scores)
+    }
+
+    /// Takes complaints in place of its own.
+    pub(super) fn set_complaints(&mut self, complaints: Self) {
+        let own = self.complaints();
+        for id in own.of.keys().filter(|id| complaints.of(**id).is_none()) {
+            self.of.remove(id);
+        }
+        let mut moved: HashMap<u32, u32> = HashMap::new();
+        for (id, place) in &complaints.of {
+            let Some(record) = complaints.records.get(*place as usize) else { continue };
+            if own.of(*id) != Some(record) {
+                let place = *moved.entry(*place).or_insert_with(|| {
+                    self.records.push(*record);
+                    (self.records.len() - 1) as u32
+                });
+                self.of.insert(*id, place);
+            }
+        }
+    }
+
+    fn filtered(&self, keep: impl Fn(&EntryRecord) -> Option<EntryRecord>) -> Self {
         let mut kept = Self::default();
         let mut moved: HashMap<u32, u32> = HashMap::new();
         for (id, place) in &self.of {
-            let Some(record) = self.records.get(*place as usize).filter(|record| record.refuses()) else { continue };
+            let Some(record) = self.records.get(*place as usize).and_then(&keep) else { continue };
             let place = *moved.entry(*place).or_insert_with(|| {
-                kept.records.push(*record);
+                kept.records.push(record);
                 (kept.records.len() - 1) as u32
             });
             kept.of.insert(*id, place);
         }
-        *self = kept;
+        kept
     }
 }
 

@@ -6,6 +6,8 @@ use clap::Args;
 
 use super::Failure;
 use super::settings::read_config;
+use crate::config::{AccessConfig, Config};
+use crate::server::keys::KeyFile;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -26,6 +28,24 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     if let Some(Err(error)) = config.judge.as_ref().map(super::judge::open_judge) {
         return Err(Failure::config(format!("{}: {error}", args.config.display())));
     }
+    if let Some(warning) = unused_keys(&config) {
+        eprintln!("{}: {warning}", args.config.display());
+    }
     println!("{}: ok (data in {})", args.config.display(), config.data_dir.display());
     Ok(())
+}
+
+/// Whether the operator's keys for providers would be sent for nobody: they stand in for callers with a key of nearhit's.
+fn unused_keys(config: &Config) -> Option<String> {
+    let AccessConfig { require_keys, keys, limits: _ } = &config.access;
+    let kept = KeyFile::new(&config.data_dir).read();
+    let has_keys = *require_keys || !keys.is_empty() || !matches!(kept, Ok(None));
+    let endpoint = config.upstream.endpoints.iter().find(|endpoint| endpoint.key.is_some() && endpoint.is_default())?;
+    let name = &endpoint.name;
+    (!has_keys).then(|| {
+        format!(
+            "upstream.{name}_key_env or _key_file is sent for nobody yet: it stands in for callers with a key of \
+             nearhit's own (nearhit key create), and there is none"
+        )
+    })
 }

@@ -125,6 +125,9 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
             Ok::<_, Failure>((key, record))
         })?
     };
+    if !args.for_config {
+        warn_if_unreadable(&file)?;
+    }
     let scopes = record.scopes.iter().map(|scope| format!("{:?}", scope.as_str())).collect::<Vec<_>>().join(", ");
     if args.json {
         let mut value = described(&record, now_ms);
@@ -187,6 +190,13 @@ fn revoke(args: &RevokeArgs) -> Result<(), Failure> {
         None => Err(Failure::data(format!("there is no key {id} in {}", config.data_dir.display()))),
     })?;
     println!("key {id} revoked");
+    warn_if_unreadable(&file)
+}
+
+fn warn_if_unreadable(file: &KeyFile) -> Result<(), Failure> {
+    if let Some(problem) = file.unreadable()? {
+        eprintln!("nearhit: {problem}");
+    }
     Ok(())
 }
 

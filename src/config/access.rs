@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::{Reader, number, whole};
 use crate::server::keys::{KeyId, KeyRecord, KeyScope, TENANT_NAME_PROBLEM, TenantName, days_to};
-use crate::server::{Rate, TenantLimit, TenantLimits};
+use crate::server::{Rate, Tenancy, TenantLimit, TenantLimits};
 
 /// Who may call.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -20,17 +20,23 @@ pub struct AccessConfig {
 }
 
 impl AccessConfig {
-    pub(super) fn read(from: &mut Reader<'_>) -> Self {
-        Self { require_keys: from.flag("require_keys"), keys: read_keys(from), limits: read_limits(from) }
+    pub(super) fn read(from: &mut Reader<'_>, tenancy: Tenancy) -> Self {
+        Self { require_keys: from.flag("require_keys"), keys: read_keys(from), limits: read_limits(from, tenancy) }
     }
 }
 
-fn read_limits(from: &mut Reader<'_>) -> TenantLimits {
+fn read_limits(from: &mut Reader<'_>, tenancy: Tenancy) -> TenantLimits {
     let each = read_limit(from, "limits", TenantLimit::default(), Defaults::default());
     let mut own = HashMap::new();
     for name in from.names("tenants") {
         let section = format!("tenants.{name}");
         let limit = read_limit(from, &section, each.0, each.1);
+        if tenancy == Tenancy::Single {
+            from.problem(
+                &section,
+                "limits nobody where tenancy = \"single\" makes all callers one tenant; use [limits]",
+            );
+        }
         match TenantName::parse(&name) {
             Some(name) => drop(own.insert(name, limit.0)),
             None => from.problem(&section, &format!("{TENANT_NAME_PROBLEM}, got {name:?}")),
@@ -217,6 +223,8 @@ mod tests {
             assert!(errors.iter().any(|e| e.starts_with(&prefix) && e.contains(value)), "{key} in {errors:#?}");
         }
         assert_eq!(errors.len(), 18, "{errors:#?}");
+        let errors = parse("tenancy = \"single\"\n[tenants.acme]\nin_flight = 1").expect_err("nobody's limit").0;
+        assert!(errors.len() == 1 && errors[0].starts_with("nearhit.toml: tenants.acme: limits nobody"), "{errors:?}");
         let errors = parse("keys = [1]").expect_err("no tables").0;
         assert_eq!(errors, ["nearhit.toml: keys: must be tables headed [[keys]], got [1]"]);
     }

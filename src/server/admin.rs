@@ -53,8 +53,8 @@ impl Modify for KeySchemes {
     security((), ("bearer" = []), ("nearhitKey" = [])),
     info(
         title = "nearhit",
-        description = "A semantic cache for LLM calls. Where the server has keys of its own, every call but /healthz and /readyz \
-            needs one: 401 without a valid key, 403 without the scope, 429 beyond the tenant's limits."
+        description = "A semantic cache for LLM calls. Where the server has keys of its own, every call but /healthz and /readyz, \
+            and gRPC's health checks and reflection, needs one: 401 without a valid key, 403 without the scope, 429 beyond the tenant's limits."
     ),
     paths(
         health::healthz,

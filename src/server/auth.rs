@@ -127,10 +127,32 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         _ => {}
     }
     let mut file = options.open(&partial)?;
+    give_to_owner_of_folder(&file, path);
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&partial, path)
 }
+
+/// A file that root writes beside those of a server's user is for that user. Whoever may not give it away keeps it.
+#[cfg(unix)]
+pub(super) fn give_to_owner_of_folder(file: &std::fs::File, path: &Path) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+
+    let give = || {
+        let folder = std::fs::metadata(path.parent().unwrap_or(path))?;
+        if file.metadata()?.uid() != folder.uid() {
+            fchown(file, Some(folder.uid()), Some(folder.gid()))?;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    if let Err(error) = give() {
+        tracing::debug!(%error, file = %path.display(), "it keeps its writer as owner");
+    }
+}
+
+/// Elsewhere files have no such owner.
+#[cfg(not(unix))]
+pub(super) fn give_to_owner_of_folder(_: &std::fs::File, _: &Path) {}
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +210,7 @@ fn admit(app: &App, request: &mut Request, scope: KeyScope) -> Result<Option<Ten
     let keys = app.keys.in_force();
     let named = if keys.is_required() {
         let key = valid_key(app, &keys, &credentials, scope)?;
+        request.extensions_mut().insert(Standing { key: Some(key.clone()), scope });
         if credentials.provider().is_empty() {
             request.extensions_mut().insert(WithOperatorsKey);
         }
@@ -197,6 +220,7 @@ fn admit(app: &App, request: &mut Request, scope: KeyScope) -> Result<Option<Ten
         let problem = Problem::new(StatusCode::UNAUTHORIZED, INVALID_KEY, "this server has no keys of its own");
         return Err(problem.into());
     } else {
+        request.extensions_mut().insert(Standing { key: None, scope });
         match credentials.provider().as_slice() {
             [] => is_local.then(|| Tenant::new("local")),
             keys => Some(app.secret.tenant(keys)),
@@ -219,15 +243,39 @@ fn valid_key<'a>(
     credentials: &Credentials,
     scope: KeyScope,
 ) -> Result<&'a KeyRecord, Refusal> {
-    let key = keys.check(credentials.shown().unwrap_or_default(), app.cache.now_ms()).ok_or_else(|| {
-        let message = "a valid nearhit key is needed: x-nearhit-key: nh_..., or Authorization: Bearer nh_...";
-        Problem::new(StatusCode::UNAUTHORIZED, INVALID_KEY, message)
-    })?;
+    let key = keys.check(credentials.shown().unwrap_or_default(), app.cache.now_ms()).ok_or_else(no_valid_key)?;
     if !key.allows(scope) {
         let message = format!("this key lacks the scope {:?}, which this call needs", scope.as_str());
         return Err(Problem::new(StatusCode::FORBIDDEN, "permission_denied", message).into());
     }
     Ok(key)
+}
+
+fn no_valid_key() -> Problem {
+    let message = "a valid nearhit key is needed: x-nearhit-key: nh_..., or Authorization: Bearer nh_...";
+    Problem::new(StatusCode::UNAUTHORIZED, INVALID_KEY, message)
+}
+
+/// By what a caller was let in: a call that goes on asks whether that still holds.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    /// `None` where calls needed none.
+    key: Option<KeyRecord>,
+    scope: KeyScope,
+}
+
+impl Standing {
+    /// # Errors
+    /// The caller would not be let in now.
+    pub(super) fn check(&self, app: &App) -> Result<(), Problem> {
+        let Self { key, scope } = self;
+        let keys = app.keys.in_force();
+        let holds = match key {
+            Some(key) => keys.has(key, *scope, app.cache.now_ms()),
+            None => !keys.is_required(),
+        };
+        if holds { Ok(()) } else { Err(no_valid_key()) }
+    }
 }
 
 /// Why a call goes no further.

@@ -21,7 +21,7 @@ impl Credentials {
     /// The headers name two callers.
     pub(super) fn take(headers: &mut HeaderMap) -> Result<Self, Problem> {
         let (mut shown, mut provider) = (Vec::new(), Vec::new());
-        for name in [OWN_KEY, AUTHORIZATION, PROVIDER_KEY] {
+        for name in [OWN_KEY, AUTHORIZATION, PROVIDER_KEY, AZURE_KEY] {
             if headers.get_all(&name).iter().count() > 1 {
                 return Err(Problem::invalid(name.as_str(), format!("{name}: must be given once at most")));
             }
@@ -76,6 +76,9 @@ const OWN_KEY: HeaderName = HeaderName::from_static("x-nearhit-key");
 /// Where Anthropic's clients put their key.
 const PROVIDER_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
+/// Where Azure's clients put theirs.
+const AZURE_KEY: HeaderName = HeaderName::from_static("api-key");
+
 const SCHEME: &[u8] = b"Bearer ";
 
 #[cfg(test)]
@@ -114,6 +117,8 @@ mod tests {
         check(&[("authorization", "Bearer nh_1")], Some("nh_1"), &[], &[]);
         check(&[("authorization", "BEARER nh_1")], Some("nh_1"), &[], &[]);
         check(&[("x-api-key", "nh_1")], Some("nh_1"), &[], &[]);
+        check(&[("api-key", "nh_1")], Some("nh_1"), &[], &[]);
+        check(&[("api-key", "sk-1")], None, &["sk-1"], &["api-key"]);
         check(&[("x-nearhit-key", "nh_1")], Some("nh_1"), &[], &[]);
         check(&[("x-nearhit-key", "anything")], Some("anything"), &[], &[]);
         check(&[("x-nearhit-key", "nh_1"), ("authorization", "Bearer nh_1")], Some("nh_1"), &[], &[]);
@@ -131,6 +136,7 @@ mod tests {
         let check = |pairs: Pairs<'_>, param: &str| assert_eq!(taken(pairs), Err(Some(param.to_owned())), "{pairs:?}");
         check(&[("authorization", "Bearer a"), ("authorization", "Bearer a")], "authorization");
         check(&[("x-api-key", "a"), ("x-api-key", "b")], "x-api-key");
+        check(&[("x-nearhit-key", "nh_1"), ("api-key", "nh_2")], "api-key");
         check(&[("x-nearhit-key", "nh_1"), ("x-nearhit-key", "nh_1")], "x-nearhit-key");
         check(&[("x-nearhit-key", "nh_1"), ("authorization", "Bearer nh_2")], "authorization");
         check(&[("authorization", "Bearer nh_1"), ("x-api-key", "nh_2")], "x-api-key");

@@ -35,7 +35,7 @@ impl ApiError {
                 Problem::new(StatusCode::NOT_FOUND, "unknown_entry", format!("no entry {id:?} in this cache"))
             }
             Self::NoTenant => {
-                let message = "a call from another machine needs an Authorization or x-api-key header";
+                let message = "a call from another machine needs an Authorization, x-api-key or api-key header";
                 Problem::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
             }
         }

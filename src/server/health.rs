@@ -32,15 +32,15 @@ pub(super) struct Readiness {
     state: &'static str,
     /// Parts that do not work: `embedder` (only exact matches are served), `store` (nothing new outlives
     /// the process), `tenants` (their secret was lost: callers with a provider's key begin anew), `keys` (nearhit's own
-    /// are lost: calls with them are refused), `upstream` (one fails).
+    /// are lost and calls with them are refused, or those read last go on), `upstream` (one fails).
     degraded: Vec<&'static str>,
     /// The model that turns text into vectors.
     embedder: String,
     /// What computes it, and in which precision.
     #[schema(example = "candle-fused f32 avx512")]
     engine: String,
-    /// Why keys of nearhit's own are lost, where they are.
-    keys: Option<String>,
+    /// What is wrong with keys of nearhit's own, where something is.
+    keys: Option<&'static str>,
     /// Upstreams that failed again and again: they are asked after their fallbacks for a while.
     failing_upstreams: Vec<String>,
     store: StoreHealth,
@@ -122,7 +122,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
     if health.failing.is_some() || health.full {
         degraded.insert("store");
     }
-    let keys = app.keys.in_force().problem().map(str::to_owned);
+    let keys = app.keys.in_force().problem();
     if keys.is_some() {
         degraded.insert("keys");
     }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
+use super::super::learned::ChoiceTerms;
 use super::super::{CacheSettings, Lookup, NewEntry, Parts, Query};
 use super::*;
 use crate::clock::ManualClock;
@@ -176,4 +177,72 @@ async fn what_is_gone_has_nothing_learned_of_it() {
     remove(Which::All, false).await;
     assert_eq!((setup.quarantined().await, setup.cache.save_learning().expect("JSON").len()), (None, 0));
     setup.cache.learning_dropped().await;
+}
+
+/// One process after another, each with what the one before it kept.
+fn next(lines: &[u8], embedder: Option<Arc<AllNear>>) -> Cache {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let parts = Parts { store: Arc::new(MemoryStore::default()), embedder: embedder.map(|it| it as _), clock };
+    let cache = Cache::new(parts, CacheSettings::default(), &mut Registry::default());
+    cache.restore_learning(lines).expect("as it was written");
+    cache
+}
+
+#[test]
+fn complaints_about_an_entrys_own_question_hold_with_every_model() {
+    let id = |number: u8| EntryId::from_bytes([number; 16]);
+    let with = || Some(Arc::<AllNear>::default());
+    let said = |cache: &Cache, number: u8| {
+        let learned = cache.learning.of(&owner()).expect("something learned");
+        let learned = learned.lock();
+        (learned.is_barred(id(number)), learned.is_doubted(id(number)))
+    };
+    let first = next(b"", with());
+    let learned = first.learning.create(&owner(), first.policy(&owner().cache));
+    learned.lock().hear_of_itself(id(1), false);
+    learned.lock().hear_of_itself(id(2), false);
+    learned.lock().hear_of_template(id(3), false);
+    learned.lock().hear_of(id(4), 0.95, false);
+    assert_eq!((said(&first, 3), said(&first, 4)), ((false, true), (false, true)));
+    let lines = first.save_learning().expect("JSON");
+
+    let without = next(&lines, None);
+    assert_eq!([1, 2, 3].map(|number| said(&without, number)), [(true, true), (true, true), (false, true)]);
+    assert_eq!(said(&without, 4), (false, false), "another model's scores");
+    without.learning.of(&owner()).expect("something").lock().hear_of_itself(id(2), true);
+    let both = without.save_learning().expect("JSON");
+    assert!(both.starts_with(&lines), "what was not taken is written as it was");
+    assert!(!said(&next(&both, None), 2).0);
+
+    let again = next(&both, with());
+    let all = [1, 2, 3, 4].map(|number| said(&again, number));
+    assert_eq!(all, [(true, true), (false, false), (false, true), (false, true)]);
+
+    without.learning.drop_of(&owner());
+    assert!(without.save_learning().expect("JSON").is_empty(), "a flush forgets all of it");
+}
+
+#[test]
+fn lines_of_other_versions_are_read_or_kept() {
+    let first = next(b"", None);
+    let learned = first.learning.create(&owner(), first.policy(&owner().cache));
+    learned.lock().hear_of_itself(EntryId::from_bytes([1; 16]), false);
+    learned.lock().hear_of_template(EntryId::from_bytes([2; 16]), false);
+    let terms = ChoiceTerms { error_max: None, is_shadow: false, is_comparable: true };
+    learned.lock().choose_template(EntryId::from_bytes([3; 16]), terms, [1.0, 1.0]);
+    let lines = String::from_utf8(first.save_learning().expect("JSON")).expect("text");
+    assert!(lines.starts_with("[2,\"t\","), "{lines}");
+
+    let old = next(lines.replacen("[2,", "[", 1).as_bytes(), None);
+    let same = next(lines.as_bytes(), None);
+    let error = |cache: &Cache| cache.learning.of(&owner()).expect("something").lock().learnt().report.error;
+    assert!(error(&same) > 0.0);
+    assert_eq!(error(&old), 0.0, "its last bin was one of scores");
+    assert!(old.learning.of(&owner()).expect("something").lock().is_barred(EntryId::from_bytes([1; 16])));
+
+    let later = b"[3,\"t\",\"default\",\"external\",{\"more\":[1]}]\n";
+    let kept = next(later, None);
+    assert!(kept.learning.of(&owner()).is_none());
+    assert_eq!(kept.save_learning().expect("JSON"), later);
+    assert!(kept.restore_learning(b"[3,4]").is_err());
 }

@@ -241,6 +241,13 @@ impl Bound {
         }
     }
 
+    /// Forgets what is known of a bin. The bound stays until it is worked out anew.
+    pub fn forget(&mut self, bin: Bin) {
+        self.evidence.forget(bin);
+        self.ledger.forget(bin);
+        self.since_alarm.retain(|(of, _)| *of != bin);
+    }
+
     /// Whether it is of the size that this version works with.
     pub fn is_whole(&self) -> bool {
         self.evidence.is_whole() && self.ledger.is_whole()

@@ -98,6 +98,16 @@ impl Evidence {
         }
     }
 
+    pub(super) fn forget(&mut self, bin: Bin) {
+        let Self { asked, asked_total, labelled, wrong } = self;
+        if let Some(count) = asked.get_mut(bin.index()) {
+            *asked_total = (*asked_total - std::mem::take(count)).max(0.0);
+        }
+        for counts in [labelled, wrong] {
+            counts.get_mut(bin.index()).into_iter().for_each(|count| *count = 0.0);
+        }
+    }
+
     /// Lets counts fade as after so many requests.
     pub fn fade(&mut self, requests: f64, half_lives: HalfLives) {
         let HalfLives { asked, labelled } = half_lives;

@@ -50,6 +50,10 @@ impl Ledger {
         self.wrong += f64::from(u8::from(!is_right));
     }
 
+    pub(super) fn forget(&mut self, bin: Bin) {
+        self.unknown.get_mut(bin.index()).into_iter().for_each(|count| *count = 0.0);
+    }
+
     /// Multiplies every sum.
     pub fn fade(&mut self, by: f64) {
         let Self { requests, hits, unknown, wrong } = self;

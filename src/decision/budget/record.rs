@@ -61,7 +61,7 @@ impl EntryRecord {
         self.offset += ((f64::from(u8::from(is_right)) - expected) / precision) as f32;
         if is_right {
             self.right = self.right.saturating_add(1);
-            if score < f64::from(self.floor) && !self.is_barred() {
+            if score < f64::from(self.floor) && self.floor < BARRED_FROM_OTHERS {
                 self.floor = score as f32;
             }
         } else {
@@ -77,6 +77,12 @@ impl EntryRecord {
     /// not expected.
     pub fn is_quarantined(&self, settings: RecordSettings) -> bool {
         self.is_barred() || self.right == 0 && self.floor > 0.0 && self.wrong >= settings.quarantine
+    }
+
+    /// Keeps the answer from every other question, by its values or by its meaning, whatever was right before.
+    pub fn bar_from_others(&mut self) {
+        self.wrong = self.wrong.saturating_add(1);
+        self.floor = self.floor.max(BARRED_FROM_OTHERS);
     }
 
     /// Bars the answer, also from the question that it was stored for.
@@ -96,6 +102,11 @@ impl EntryRecord {
         self.floor >= BARRED
     }
 
+    /// What remains of it where scores are worth something else; `None` if it refuses some scores only, or none.
+    pub fn without_scores(&self) -> Option<Self> {
+        (self.floor >= 1.0).then_some(Self { offset: 0.0, information: 0.0, ..*self })
+    }
+
     /// Whether it refuses anything.
     pub fn refuses(&self) -> bool {
         self.floor > 0.0
@@ -104,6 +115,9 @@ impl EntryRecord {
 
 /// A floor above every score.
 const BARRED: f32 = 2.0;
+
+/// The floor of what is served to its own question only.
+const BARRED_FROM_OTHERS: f32 = 1.5;
 
 /// Nothing is expected more surely than this.
 const EXPECTED_MIN: f64 = 0.01;

@@ -234,4 +234,4 @@ pub(in super::super) fn owner(tenant: Option<&Tenant>, name: &str) -> Result<Own
 }
 
 /// Items in a batch.
-const BATCH_MAX: usize = 1000;
+pub(in super::super) const BATCH_MAX: usize = 1000;

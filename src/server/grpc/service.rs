@@ -6,9 +6,10 @@ use futures_util::stream::{BoxStream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::App;
-use super::super::api::fields::owner;
+use super::super::api::fields::{BATCH_MAX, owner};
 use super::super::api::search::IN_FLIGHT;
 use super::super::api::{caches, entries, insert, search};
+use super::super::auth::Standing;
 use super::super::error::ApiError;
 use super::pb::cache_service_server::CacheService;
 use super::pb::{
@@ -86,7 +87,7 @@ impl CacheService for Calls {
         use search_batch_response::Result::{Answer, Problem};
 
         let app = Arc::clone(&self.0);
-        Ok(in_order(request, move |tenant, message| {
+        Ok(in_order(&self.0, request, move |tenant, message| {
             let app = Arc::clone(&app);
             async move {
                 let result = search(&app, tenant.as_ref(), message).await;
@@ -105,7 +106,7 @@ impl CacheService for Calls {
         use insert_batch_response::Result::{Answer, Problem};
 
         let app = Arc::clone(&self.0);
-        Ok(in_order(request, move |tenant, message| {
+        Ok(in_order(&self.0, request, move |tenant, message| {
             let app = Arc::clone(&app);
             async move {
                 let result = insert(&app, tenant.as_ref(), message).await;
@@ -142,9 +143,11 @@ async fn insert(app: &App, tenant: Option<&Tenant>, message: InsertRequest) -> A
     Ok(insert::store(app, &owner, message.try_into()?).await?.into())
 }
 
-/// Answers a stream of messages in their order, some at a time. A message that cannot be read ends the stream.
+/// Answers a stream of messages in their order, some at a time. A message that cannot be read ends the stream, and so
+/// does one beyond a batch of HTTP's, or after the caller's key was revoked.
 fn in_order<M, A, F>(
-    request: Request<Streaming<M>>,
+    app: &Arc<App>,
+    mut request: Request<Streaming<M>>,
     answer: impl Fn(Option<Tenant>, M) -> F + Send + 'static,
 ) -> Response<BoxStream<'static, Result<A, Status>>>
 where
@@ -152,13 +155,23 @@ where
     A: Send + 'static,
     F: Future<Output = A> + Send + 'static,
 {
+    let app = Arc::clone(app);
+    let standing = request.extensions_mut().remove::<Standing>();
     let (tenant, messages) = opened(request);
-    let answers = messages.map(move |message| {
-        let answer = message.map(|message| answer(tenant.clone(), message));
+    let answers = messages.enumerate().map(move |(number, message)| {
+        let begun = message.map_err(|unread| Status::new(status::exact(unread.code()), unread.message()));
+        let begun = begun.and_then(|message| {
+            if number >= BATCH_MAX {
+                let most = format!("a stream takes at most {BATCH_MAX} messages: open another one");
+                return Err(Status::resource_exhausted(most));
+            }
+            standing.as_ref().map_or(Ok(()), |standing| standing.check(&app)).map_err(status::of)?;
+            Ok(answer(tenant.clone(), message))
+        });
         async move {
-            match answer {
+            match begun {
                 Ok(answer) => Ok(answer.await),
-                Err(unread) => Err(Status::new(status::exact(unread.code()), unread.message())),
+                Err(refused) => Err(refused),
             }
         }
     });

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ring::{KeyRecord, KeyScope, TenantName};
 use super::text::KeyId;
-use crate::server::auth::write_private;
+use crate::server::auth::{give_to_owner_of_folder, write_private};
 
 /// Where keys are kept.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub enum KeyFileError {
 #[derive(Debug)]
 pub struct KeptKeys {
     pub records: Vec<KeyRecord>,
+    /// Changes that came before.
+    pub generation: u64,
     /// What is wrong with one of the copies; the other one counts.
     pub spoilt: Option<KeyFileError>,
 }
@@ -49,7 +51,11 @@ impl KeyFile {
     /// # Errors
     /// There are files, and none that can be read and is whole.
     pub fn read(&self) -> Result<Option<KeptKeys>, KeyFileError> {
-        Ok(self.read_newest()?.map(|(newest, spoilt)| KeptKeys { records: newest.records, spoilt }))
+        Ok(self.read_newest()?.map(|(Generation { number, records }, spoilt)| KeptKeys {
+            records,
+            generation: number,
+            spoilt,
+        }))
     }
 
     /// Changes the keys and writes them. Nobody else changes them meanwhile, from whatever process.
@@ -70,6 +76,37 @@ impl KeyFile {
         Ok(done)
     }
 
+    /// Why a server that runs as the folder's owner cannot read the files, where that is so.
+    ///
+    /// # Errors
+    /// Folder and files cannot be looked at.
+    #[cfg(unix)]
+    pub fn unreadable(&self) -> Result<Option<String>, KeyFileError> {
+        use std::os::unix::fs::MetadataExt;
+
+        let owner = |name| {
+            let path = self.folder.join(name);
+            fs::metadata(&path).map(|seen| seen.uid()).map_err(|source| KeyFileError::Io { path, source })
+        };
+        let (server, keys) = (owner("")?, owner(FILES[0])?);
+        Ok((server != keys).then(|| {
+            let folder = self.folder.display();
+            format!(
+                "the keys in {folder} belong to user {keys}, the folder to user {server}: a server that runs as user \
+                 {server} cannot read them, and goes on with those that it read last; chown them"
+            )
+        }))
+    }
+
+    /// Elsewhere nobody can tell.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(not(unix))]
+    pub fn unreadable(&self) -> Result<Option<String>, KeyFileError> {
+        Ok(None)
+    }
+
     /// What tells that the files are other ones than before, without reading them.
     pub(super) fn sighting(&self) -> Sighting {
         Sighting(FILES.map(|name| fs::metadata(self.folder.join(name)).ok().map(|seen| Seen::of(&seen))))
@@ -78,6 +115,7 @@ impl KeyFile {
     fn read_newest(&self) -> Result<Option<(Generation, Option<KeyFileError>)>, KeyFileError> {
         let mut newest: Option<Generation> = None;
         let mut spoilt = None;
+        let mut unread = None;
         for name in FILES {
             let path = self.folder.join(name);
             match fs::read_to_string(&path) {
@@ -92,10 +130,11 @@ impl KeyFile {
                 Err(error) if error.kind() == ErrorKind::InvalidData => {
                     spoilt = Some(KeyFileError::Damaged { path, problem: error.to_string() });
                 }
-                Err(source) => spoilt = Some(KeyFileError::Io { path, source }),
+                Err(source) => unread = Some(KeyFileError::Io { path, source }),
             }
         }
-        match (newest, spoilt) {
+        // What cannot be read may be whole.
+        match (newest, unread.or(spoilt)) {
             (Some(newest), spoilt) => Ok(Some((newest, spoilt))),
             (None, Some(error)) => Err(error),
             (None, None) => Ok(None),
@@ -122,7 +161,9 @@ impl KeyFile {
             options.create(true).truncate(false).write(true);
             #[cfg(unix)]
             std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let file = options.open(self.folder.join(LOCK))?;
+            let path = self.folder.join(LOCK);
+            let file = options.open(&path)?;
+            give_to_owner_of_folder(&file, &path);
             file.lock()?;
             Ok(file)
         };
@@ -352,6 +393,31 @@ mod tests {
         assert_eq!(mode(&inner), 0o700);
         for name in [FILES[0], FILES[1], LOCK] {
             assert_eq!(mode(&inner.join(name)), 0o600, "{name}");
+        }
+    }
+
+    /// Whoever writes them: another user's server is to read them.
+    #[cfg(unix)]
+    #[test]
+    fn they_belong_to_the_owner_of_the_folder() {
+        use std::os::unix::fs::{MetadataExt, chown};
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = KeyFile::new(folder.path());
+        let owner = |path: &Path| fs::metadata(path).map(|seen| (seen.uid(), seen.gid())).expect("a file");
+        let (uid, gid) = owner(folder.path());
+        // Only root may give the folder away.
+        let others = if uid == 0 { (4_711, 4_712) } else { (uid, gid) };
+        chown(folder.path(), Some(others.0), Some(others.1)).expect("given away");
+        add(&file, "a");
+        for name in [FILES[0], FILES[1], LOCK] {
+            assert_eq!(owner(&folder.path().join(name)).0, others.0, "{name}");
+        }
+        assert_eq!(file.unreadable().expect("files"), None);
+        if uid == 0 {
+            chown(folder.path().join(FILES[0]), Some(0), None).expect("taken");
+            let problem = file.unreadable().expect("files").expect("a problem");
+            assert!(problem.contains("belong to user 0, the folder to user 4711"), "{problem}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Keys of nearhit's own: who may call, as which tenant, and for what.
 //!
 //! They come from the configuration and from the data folder, where `nearhit key` writes them; a running server takes
-//! up what changed there. Once there were keys, calls without one are refused, also when the keys are lost.
+//! up what changed there. Once there were keys, calls without one are refused, also when the keys are lost. Files that
+//! cannot be read just now are not lost: the keys that were read last go on.
 
 mod date;
 mod file;
@@ -28,21 +29,33 @@ pub struct Keys {
 
 /// Keys at one time.
 pub(super) struct KeysInForce {
-    ring: KeyRing,
+    ring: Arc<KeyRing>,
+    /// Changes of the files that came before.
+    generation: Option<u64>,
     /// Calls need a key, also if there is none that is valid.
     is_required: bool,
     /// There was a file.
     is_kept: bool,
-    /// Why keys that there were are not in force.
-    problem: Option<String>,
+    /// There was a key for the admin listener, or nobody will ever know.
+    is_required_for_admin: bool,
+    trouble: Option<Trouble>,
     seen: Sighting,
+}
+
+/// Why the keys in force may not be those of the files; what it says is for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Trouble {
+    /// Those of the files are not in force.
+    Lost(String),
+    /// The files' are those that were read last.
+    Old(String),
 }
 
 impl Keys {
     /// `configured` are the configuration's; `is_required` refuses calls without a key even if there are no keys.
     pub fn open(configured: Vec<KeyRecord>, file: KeyFile, is_required: bool) -> Self {
         let seen = file.sighting();
-        let in_force = KeysInForce::read(&configured, &file, seen, is_required, false);
+        let in_force = KeysInForce::read(&configured, &file, seen, is_required, None);
         in_force.log(None);
         Self { configured, file, in_force: RwLock::new(Arc::new(in_force)) }
     }
@@ -51,10 +64,10 @@ impl Keys {
     pub(super) fn refresh(&self) {
         let before = self.in_force();
         let seen = self.file.sighting();
-        if seen == before.seen && before.problem.is_none() {
+        if seen == before.seen && before.trouble.is_none() {
             return;
         }
-        let after = KeysInForce::read(&self.configured, &self.file, seen, before.is_required, before.is_kept);
+        let after = KeysInForce::read(&self.configured, &self.file, seen, before.is_required, Some(&before));
         after.log(Some(&before));
         *self.in_force.write() = Arc::new(after);
     }
@@ -65,29 +78,75 @@ impl Keys {
 }
 
 impl KeysInForce {
-    fn read(configured: &[KeyRecord], file: &KeyFile, seen: Sighting, is_required: bool, was_kept: bool) -> Self {
-        let (kept, problem) = match file.read() {
-            Ok(Some(KeptKeys { records, spoilt })) => {
-                if let Some(error) = spoilt {
-                    tracing::warn!(%error, "a copy of the keys is not whole; the other one counts");
-                }
-                (Some(records), None)
+    fn read(
+        configured: &[KeyRecord],
+        file: &KeyFile,
+        seen: Sighting,
+        is_required: bool,
+        before: Option<&Self>,
+    ) -> Self {
+        let was_kept = before.is_some_and(|before| before.is_kept);
+        let found = file.read();
+        let is_damaged = matches!(found, Err(KeyFileError::Damaged { .. }));
+        let (kept, trouble) = match (found, before) {
+            (Err(error @ KeyFileError::Io { .. }), Some(before)) => return before.go_on(seen, &error),
+            // The copy that can be read may be the older one.
+            (Ok(Some(KeptKeys { generation, spoilt: Some(error @ KeyFileError::Io { .. }), .. })), Some(before))
+                if before.generation.is_some_and(|last| generation < last) =>
+            {
+                return before.go_on(seen, &error);
             }
-            Ok(None) if was_kept => (None, Some("the key file is gone".to_owned())),
-            Ok(None) => (None, None),
-            Err(error) => (None, Some(error.to_string())),
+            (Ok(Some(kept)), _) => (Some(kept), None),
+            (Ok(None), _) if was_kept => (None, Some(Trouble::Lost("the key file is gone".to_owned()))),
+            (Ok(None), _) => (None, None),
+            (Err(error), _) => (None, Some(Trouble::Lost(error.to_string()))),
         };
-        let is_kept = was_kept || kept.is_some() || problem.is_some();
+        if let Some(KeptKeys { spoilt: Some(error), .. }) = &kept {
+            tracing::warn!(%error, "a copy of the keys is not whole; the other one counts");
+        }
+        let is_kept = was_kept || kept.is_some() || trouble.is_some();
+        let generation = kept.as_ref().map(|kept| kept.generation);
         // A key that was revoked in the folder stays so.
-        let ring = KeyRing::new(kept.into_iter().flatten().chain(configured.iter().cloned()));
+        let kept = kept.into_iter().flat_map(|kept| kept.records);
+        let ring = Arc::new(KeyRing::new(kept.chain(configured.iter().cloned())));
         let is_required = is_required || is_kept || !ring.is_empty();
-        Self { ring, is_required, is_kept, problem, seen }
+        let is_unknown = before.is_none() && is_damaged;
+        let was_required = before.is_some_and(|before| before.is_required_for_admin);
+        let is_required_for_admin = was_required || ring.has_admin_key() || is_unknown;
+        Self { ring, generation, is_required, is_kept, is_required_for_admin, trouble, seen }
+    }
+
+    /// The same keys, because the files cannot be read just now. If they were lost before they still are.
+    fn go_on(&self, seen: Sighting, error: &KeyFileError) -> Self {
+        let Self { ring, generation, is_required: _, is_kept: _, is_required_for_admin, trouble, seen: _ } = self;
+        let trouble = match trouble {
+            Some(Trouble::Lost(_)) => Trouble::Lost(error.to_string()),
+            Some(Trouble::Old(_)) | None => Trouble::Old(error.to_string()),
+        };
+        Self {
+            ring: Arc::clone(ring),
+            generation: *generation,
+            // Something is there, whatever it says.
+            is_required: true,
+            is_kept: true,
+            is_required_for_admin: *is_required_for_admin,
+            trouble: Some(trouble),
+            seen,
+        }
     }
 
     fn log(&self, before: Option<&Self>) {
-        match (&self.problem, before.map(|before| &before.problem)) {
-            (Some(problem), Some(Some(same))) if problem == same => {}
-            (Some(problem), _) => tracing::error!(problem, "keys are lost: calls with them are refused"),
+        match (&self.trouble, before.map(|before| &before.trouble)) {
+            (Some(trouble), Some(Some(same))) if trouble == same => {}
+            (Some(Trouble::Lost(problem)), _) => {
+                tracing::error!(problem, "keys are lost: calls with them are refused");
+            }
+            (Some(Trouble::Old(problem)), _) => {
+                tracing::error!(
+                    problem,
+                    "the keys cannot be read: those that were read last go on, and none is revoked"
+                );
+            }
             (None, Some(_)) => tracing::info!("took up other keys"),
             (None, None) => {}
         }
@@ -100,7 +159,8 @@ impl KeysInForce {
 
     /// Whether the admin listener needs one: where there ever was a key for it, or nobody knows.
     pub(super) fn is_required_for_admin(&self) -> bool {
-        self.ring.has_admin_key() || self.problem.is_some()
+        let is_known = self.trouble.is_none() || self.generation.is_some();
+        self.is_required_for_admin || !is_known
     }
 
     /// The record of the key that was shown, if it is valid.
@@ -108,8 +168,19 @@ impl KeysInForce {
         self.ring.check(shown, now_ms)
     }
 
-    pub(super) fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
+    /// Whether a key that was shown before is still valid for this, and for the same tenant.
+    pub(super) fn has(&self, key: &KeyRecord, scope: KeyScope, now_ms: u64) -> bool {
+        self.ring.of(&key.id).is_some_and(|now| {
+            now.hash == key.hash && now.tenant == key.tenant && now.is_valid_at(now_ms) && now.allows(scope)
+        })
+    }
+
+    /// What is wrong with the files, in words for anybody: where they are is for the log.
+    pub(super) fn problem(&self) -> Option<&'static str> {
+        self.trouble.as_ref().map(|trouble| match trouble {
+            Trouble::Lost(_) => "lost: calls with them are refused; the log says why",
+            Trouble::Old(_) => "cannot be read: those that were read last go on; the log says why",
+        })
     }
 }
 
@@ -179,6 +250,77 @@ mod tests {
         again.expect("a change");
         keys.refresh();
         assert!(is_accepted(&keys, &kept) && keys.in_force().problem().is_none());
+    }
+
+    fn add(file: &KeyFile, key: &KeyText, scope: KeyScope) {
+        let added = file.change(|records| {
+            records.push(record(key, scope));
+            Ok::<_, KeyFileError>(())
+        });
+        added.expect("a change");
+    }
+
+    /// What cannot be read just now opens nothing and closes nothing.
+    #[test]
+    fn keys_that_cannot_be_read_go_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = KeyFile::new(folder.path());
+        let [first, second] = [KeyText::random().expect("a key"), KeyText::random().expect("a key")];
+        add(&file, &first, KeyScope::Write);
+        let keys = Keys::open(Vec::new(), file.clone(), false);
+        let paths = ["keys", "keys.copy"].map(|name| folder.path().join(name));
+        let aside = paths.clone().map(|path| path.with_extension("aside"));
+        let older = std::fs::read(&paths[1]).expect("a file");
+        let hide = |at: usize| {
+            std::fs::rename(&paths[at], &aside[at]).expect("moved");
+            std::fs::create_dir(&paths[at]).expect("no file");
+        };
+        let show = |at: usize| {
+            std::fs::remove_dir(&paths[at]).expect("no file");
+            std::fs::rename(&aside[at], &paths[at]).expect("moved");
+        };
+
+        (0..2).for_each(hide);
+        assert!(!is_accepted(&Keys::open(Vec::new(), file.clone(), false), &first), "nobody knows them");
+        keys.refresh();
+        assert!(is_accepted(&keys, &first) && keys.in_force().is_required());
+        assert!(!keys.in_force().is_required_for_admin());
+        let problem = keys.in_force().problem().expect("a problem");
+        assert!(problem.starts_with("cannot be read"), "{problem}");
+        (0..2).for_each(show);
+        keys.refresh();
+        assert!(keys.in_force().problem().is_none());
+
+        // A copy that was left behind does not bring back what was before it.
+        add(&file, &second, KeyScope::Write);
+        keys.refresh();
+        std::fs::write(&paths[1], older).expect("a file");
+        hide(0);
+        keys.refresh();
+        assert!(is_accepted(&keys, &second) && keys.in_force().problem().is_some());
+    }
+
+    #[test]
+    fn an_admin_listener_that_needed_a_key_needs_one_after_a_loss() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = KeyFile::new(folder.path());
+        let [admin, write] = [KeyText::random().expect("a key"), KeyText::random().expect("a key")];
+        add(&file, &admin, KeyScope::Admin);
+        let keys = Keys::open(Vec::new(), file.clone(), false);
+        for name in ["keys", "keys.copy"] {
+            std::fs::write(folder.path().join(name), "?").expect("a file");
+        }
+        keys.refresh();
+        let late = Keys::open(Vec::new(), file.clone(), false);
+        for name in ["keys", "keys.copy"] {
+            std::fs::remove_file(folder.path().join(name)).expect("a file");
+        }
+        add(&file, &write, KeyScope::Write);
+        for keys in [&keys, &late] {
+            keys.refresh();
+            assert!(is_accepted(keys, &write) && keys.in_force().problem().is_none());
+            assert!(keys.in_force().is_required_for_admin());
+        }
     }
 
     #[test]

@@ -109,6 +109,10 @@ impl KeyRing {
         self.0.values().any(|record| record.allows(KeyScope::Admin))
     }
 
+    pub(super) fn of(&self, id: &KeyId) -> Option<&KeyRecord> {
+        self.0.get(id)
+    }
+
     /// The record of the key that `shown` is, if it is valid. Whatever is shown, one hash of a key's length is computed and
     /// compared in constant time: how long it takes says nothing of how near it was.
     pub fn check(&self, shown: &[u8], now_ms: u64) -> Option<&KeyRecord> {

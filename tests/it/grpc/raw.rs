@@ -1,7 +1,9 @@
 //! Bytes as no library for gRPC sends them, over HTTP/2 without negotiation.
 
+use std::time::Duration;
+
 use axum::body::Body;
-use futures_util::stream::{StreamExt, iter, pending};
+use futures_util::stream::{StreamExt, iter, pending, unfold};
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
@@ -96,9 +98,46 @@ async fn a_stream_ends_at_its_deadline() {
     let first = iter([Ok::<_, std::io::Error>(insert("in time"))]);
     let endless = Body::from_stream(first.chain(pending()));
     let headers = [("grpc-timeout", "100m")];
-    let (answer, trailers) = caller.call(Method::POST, "/nearhit.v1.CacheService/InsertBatch", &headers, endless).await;
+    let (answer, trailers) = caller.call(Method::POST, INSERT_BATCH, &headers, endless).await;
     assert_eq!((answer.status.as_u16(), &trailers["grpc-status"]), (200, &"4".parse().expect("a value")));
     assert_eq!(caller.status(&[], insert("afterwards")).await.0, "0");
+    server.check_alive();
+}
+
+const INSERT_BATCH: &str = "/nearhit.v1.CacheService/InsertBatch";
+
+#[tokio::test]
+async fn a_stream_has_as_many_messages_as_a_batch() {
+    let home = Home::new();
+    let mut server = home.serve(&[]).await;
+    let caller = Caller::new(&server);
+    let message = framed(0, b"");
+    for (count, expected) in [(1_000, "0"), (1_001, "8")] {
+        let (_, trailers) = caller.call(Method::POST, INSERT_BATCH, &[], message.repeat(count)).await;
+        assert_eq!(trailers["grpc-status"], expected, "{count} messages");
+    }
+    server.check_alive();
+}
+
+/// A stream that is open does not outlive its caller's key.
+#[tokio::test]
+async fn a_stream_ends_with_its_key() {
+    let home = Home::new();
+    let (key, other) = (home.key("acme", "write"), home.key("acme", "write"));
+    let mut server = home.serve(&[]).await;
+    let caller = Caller::new(&server);
+    let endless = unfold(0, |number| async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Some((Ok::<_, std::io::Error>(insert(&format!("question {number}"))), number + 1))
+    });
+    let headers = [("x-nearhit-key", key.as_str())];
+    let streamed = caller.call(Method::POST, INSERT_BATCH, &headers, Body::from_stream(endless));
+    let revoked = async {
+        server.client(&other).wait_for_entries(1).await;
+        home.revoke(&key);
+    };
+    let ((_, trailers), ()) = tokio::join!(streamed, revoked);
+    assert_eq!(trailers["grpc-status"], "16");
     server.check_alive();
 }
 

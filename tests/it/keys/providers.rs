@@ -68,6 +68,21 @@ async fn callers_without_a_key_do_not_get_the_operators() {
     let server = home.serve_with(&args, &[("OPERATORS_KEY", "sk-operators")]).await;
     server.client("").post(CHAT, &super::ask("Hi")).await.check(200);
     assert_eq!(keys_seen(&upstream.last()), ["", "", ""]);
+
+    let folder = home.data().display().to_string();
+    let config = home.write(
+        "checked.toml",
+        format!(
+            "data_dir = {folder:?}\n[upstream]\nopenai_key_env = \"OPERATORS_KEY\"\n\
+             [embed]\nmodel = \"external\"\ndimensions = 4\n"
+        ),
+    );
+    let check = || home.run_with(&["check", &config], &[("OPERATORS_KEY", "sk-operators")]);
+    check().check(0, &["upstream.openai_key_env", "sent for nobody"]);
+    home.key("acme", "write");
+    let checked = check();
+    checked.check(0, &[]);
+    assert!(!checked.stderr.contains("sent for nobody"), "{checked:?}");
 }
 
 #[tokio::test]
