@@ -73,8 +73,8 @@ impl Provider {
         parts.headers.remove(HOST);
         remove_hop_by_hop(&mut parts.headers);
         // The two defaults' are for callers that bring none of their own, and for calls that reach nobody else's data.
-        let is_lent = parts.extensions.get::<WithOperatorsKey>().is_some()
-            && routes::lends_key(&parts.method, asked.path());
+        let is_lent =
+            parts.extensions.get::<WithOperatorsKey>().is_some() && routes::lends_key(&parts.method, asked.path());
         let is_wanted = !endpoint.is_default() || is_lent;
         if let Some(key) = key.as_ref().filter(|_| is_wanted) {
             key.insert(endpoint.protocol, &mut parts.headers);
