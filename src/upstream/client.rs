@@ -67,12 +67,15 @@ impl Provider {
         let Calls { endpoint, key, head_timeout, idle_timeout } = &*self.calls;
         let (mut parts, body) = request.into_parts();
         let unknown = || Failure::UnknownPath(parts.uri.path().to_owned());
-        parts.uri = routes::target(endpoint, &parts.uri).ok_or_else(unknown)?;
+        let target = routes::target(endpoint, &parts.uri).ok_or_else(unknown)?;
+        let asked = std::mem::replace(&mut parts.uri, target);
         parts.version = Version::HTTP_11;
         parts.headers.remove(HOST);
         remove_hop_by_hop(&mut parts.headers);
-        // The two defaults' are for callers that bring none of their own.
-        let is_wanted = !endpoint.is_default() || parts.extensions.get::<WithOperatorsKey>().is_some();
+        // The two defaults' are for callers that bring none of their own, and for calls that reach nobody else's data.
+        let is_lent =
+            parts.extensions.get::<WithOperatorsKey>().is_some() && routes::lends_key(&parts.method, asked.path());
+        let is_wanted = !endpoint.is_default() || is_lent;
         if let Some(key) = key.as_ref().filter(|_| is_wanted) {
             key.insert(endpoint.protocol, &mut parts.headers);
         }

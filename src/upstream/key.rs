@@ -10,7 +10,7 @@ use super::settings::Protocol;
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProviderKey(HeaderValue, HeaderValue);
 
-/// In a request's extensions: the caller brought no provider's key, and may use the operator's.
+/// In a request's extensions: the caller brought no provider's key, and may use the operator's, for what it is lent for.
 #[derive(Debug, Clone, Copy)]
 pub struct WithOperatorsKey;
 

@@ -1,31 +1,25 @@
 //! Waiting for a provider's limit: a service that sends no more in a minute than one key of one provider takes.
-//!
-//! Tokens are estimated from a request's size and corrected by what its answer says it took.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tower_service::Service;
 
+use super::charge::{BYTES_PER_TOKEN, Charge};
 use super::failure::Failure;
-use super::rate::Rate;
+use super::lane::Lane;
 use super::settings::{QueueSettings, RateLimit};
-use super::turns::Turns;
-use crate::body::{Body, BoxError};
+use crate::body::Body;
 use crate::decision::Tenant;
 use crate::route::Priority;
-use crate::wire::usage::UsageReader;
 
 /// A service behind a limit, or without one.
 #[derive(Clone)]
@@ -59,18 +53,22 @@ where
         let Some(limiter) = self.limiter.clone() else { return Box::pin(inner.call(request)) };
         Box::pin(async move {
             let lane = limiter.lane(request.headers());
-            let tokens = estimate(&request);
+            let tokens = lane.capped(estimate(&request));
             let priority = request.extensions().get::<Priority>().copied().unwrap_or_default();
             let caller = request.extensions().get::<Tenant>().map(|tenant| tenant.as_str().to_owned());
             let turn = lane.turn(priority, &caller.unwrap_or_default(), tokens).await;
             turn.map_err(|retry_after| Failure::Busy { retry_after })?;
-            let response = inner.call(request).await?;
             if limiter.limit.tokens.is_none() {
-                return Ok(response);
+                return inner.call(request).await;
             }
-            let media = response.headers().get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
-            let usage = UsageReader::new(media.starts_with("text/event-stream"));
-            Ok(response.map(|body| Body::new(Metered { body, usage, lane, estimated: tokens })))
+            let charge = Charge::new(lane, tokens);
+            match inner.call(request).await {
+                Ok(response) if response.status().is_success() => Ok(charge.metered(response)),
+                failed => {
+                    charge.give_back();
+                    failed
+                }
+            }
         })
     }
 }
@@ -111,167 +109,15 @@ impl Limiter {
             by_key.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.owes_nothing());
             *swept_at = LANES_MIN.max(2 * by_key.len());
         }
-        let rate = Rate::new(self.limit, self.started.elapsed());
-        let waiting = Waiting { rate, turns: Turns::new(), last_id: 0 };
-        let lane = Arc::new(Lane { waiting: Mutex::new(waiting), queue: self.queue, started: self.started });
+        let lane = Arc::new(Lane::new(self.limit, self.queue, self.started));
         by_key.insert(key, Arc::clone(&lane));
         lane
     }
 }
 
-/// The requests of one key of one provider.
-struct Lane {
-    waiting: Mutex<Waiting>,
-    queue: QueueSettings,
-    started: Instant,
-}
-
-struct Waiting {
-    rate: Rate,
-    turns: Turns<Waiter>,
-    last_id: u64,
-}
-
-struct Waiter {
-    id: u64,
-    tokens: u64,
-    wake: Arc<Notify>,
-}
-
-/// What the next look at the queue gave.
-enum Step {
-    Go,
-    Sleep(Duration),
-    Wait,
-}
-
-impl Lane {
-    /// Returns when it is the request's turn; the error is when to come again.
-    async fn turn(&self, priority: Priority, caller: &str, tokens: u64) -> Result<(), Duration> {
-        let wake = Arc::new(Notify::new());
-        let id = {
-            let mut waiting = self.waiting.lock();
-            if waiting.turns.iter().count() >= self.queue.length {
-                drop(waiting);
-                return Err(self.clears_in(tokens));
-            }
-            waiting.last_id += 1;
-            let id = waiting.last_id;
-            waiting.turns.push(priority, caller, Waiter { id, tokens, wake: Arc::clone(&wake) });
-            id
-        };
-        // Whoever stops waiting leaves the queue.
-        let place = Place { lane: self, id };
-        let until_turn = async {
-            loop {
-                match self.step(id) {
-                    Step::Go => return,
-                    Step::Wait => wake.notified().await,
-                    Step::Sleep(time) => tokio::select! {
-                        () = tokio::time::sleep(time) => {}
-                        () = wake.notified() => {}
-                    },
-                }
-            }
-        };
-        let result = tokio::time::timeout(self.queue.wait, until_turn).await;
-        drop(place);
-        result.map_err(|_| self.clears_in(tokens))
-    }
-
-    fn step(&self, id: u64) -> Step {
-        let now = self.started.elapsed();
-        let Waiting { rate, turns, last_id: _ } = &mut *self.waiting.lock();
-        match turns.next() {
-            Some(next) if next.id == id => match rate.ready_in(next.tokens, now) {
-                Duration::ZERO => {
-                    rate.take(next.tokens);
-                    turns.pop();
-                    Step::Go
-                }
-                time => Step::Sleep(time),
-            },
-            _ => Step::Wait,
-        }
-    }
-
-    /// How long until everybody who waits has gone, and one more.
-    fn clears_in(&self, tokens: u64) -> Duration {
-        let now = self.started.elapsed();
-        let Waiting { rate, turns, last_id: _ } = &mut *self.waiting.lock();
-        let requests = turns.iter().count() as u64 + 1;
-        let all = turns.iter().fold(tokens, |sum, waiter| sum.saturating_add(waiter.tokens));
-        rate.clears_in(requests, all, now)
-    }
-
-    fn owes_nothing(&self) -> bool {
-        self.waiting.lock().rate.is_full(self.started.elapsed())
-    }
-}
-
-/// A place in the queue. Dropped, it is free, and whoever is next looks whether it may go.
-struct Place<'a> {
-    lane: &'a Lane,
-    id: u64,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut waiting = self.lane.waiting.lock();
-        waiting.turns.remove(|waiter| waiter.id == self.id);
-        if let Some(next) = waiting.turns.next() {
-            next.wake.notify_one();
-        }
-    }
-}
-
-/// A body on its way to the client, whose usage is taken into account when it is gone.
-struct Metered {
-    body: Body,
-    usage: UsageReader,
-    lane: Arc<Lane>,
-    estimated: u64,
-}
-
-impl http_body::Body for Metered {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.usage.feed(data);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Metered {
-    fn drop(&mut self) {
-        if let Some(counted) = self.usage.tokens() {
-            let mut waiting = self.lane.waiting.lock();
-            waiting.rate.correct(self.estimated, counted);
-            // What was estimated too high is there for whoever waits.
-            if let Some(next) = waiting.turns.next() {
-                next.wake.notify_one();
-            }
-        }
-    }
-}
-
-/// Tokens of a request that nobody has counted yet: a token is about four bytes of English or JSON.
+/// Tokens of a request that nobody has counted yet.
 fn estimate(request: &Request<Body>) -> u64 {
-    (request.body().size_hint().lower() / 4).max(1)
+    (request.body().size_hint().lower() / BYTES_PER_TOKEN).max(1)
 }
 
 /// So many lanes are kept without looking.
@@ -279,6 +125,8 @@ const LANES_MIN: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http_body_util::BodyExt;
     use tokio::time::timeout;
 
@@ -380,6 +228,29 @@ mod tests {
         futures_util::future::join_all(tasks).await;
         let expected = [("a", "interactive"), ("b", "interactive"), ("a", "interactive"), ("a", "batch")];
         assert_eq!(*order.lock(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_makes_room_for_whoever_asks_less() {
+        let limit = RateLimit { requests: Some(6), tokens: None };
+        let service = Limited::new(Provider(1), limit, queue(3, 600), false);
+        let one = |caller, priority| send(&service, request("k", caller, priority));
+        one("", Priority::Interactive).await.expect("a turn");
+        let batch = || one("a", Priority::Batch);
+        let interactive = |caller| one(caller, Priority::Interactive);
+        // Three of a's are there, and nobody's time is worth less.
+        let (first, second, third, fourth, fifth, sixth) =
+            tokio::join!(batch(), batch(), batch(), interactive("b"), interactive("b"), interactive("b"));
+        assert_eq!([&fourth, &fifth, &sixth], [&Ok(()); 3], "all batch leaves before");
+        for refused in [first, second, third] {
+            assert!(matches!(refused, Err(Failure::Busy { .. })), "{refused:?}");
+        }
+        let (first, second, third, other, more) =
+            tokio::join!(interactive("a"), interactive("a"), interactive("a"), interactive("b"), interactive("a"));
+        assert_eq!([&first, &second, &other], [&Ok(()); 3]);
+        for refused in [third, more] {
+            assert!(matches!(refused, Err(Failure::Busy { .. })), "{refused:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 
 mod address;
 mod chain;
+mod charge;
 mod client;
 mod failure;
 mod health;
@@ -12,6 +13,7 @@ mod idle;
 mod inspect;
 pub mod judge;
 mod key;
+mod lane;
 mod limit;
 mod rate;
 mod retry;

@@ -17,6 +17,11 @@ impl Rate {
         Self { requests: bucket(limit.requests), tokens: bucket(limit.tokens) }
     }
 
+    /// So many tokens, or what goes at once if that is less.
+    pub(super) fn capped(&self, tokens: u64) -> u64 {
+        self.tokens.as_ref().map_or(tokens, |bucket| tokens.min(bucket.burst))
+    }
+
     /// How long until a request of so many tokens may be sent; zero for now. What is larger than the limit itself waits
     /// until nothing else is owed.
     pub(super) fn ready_in(&mut self, tokens: u64, now: Duration) -> Duration {
@@ -60,7 +65,8 @@ impl Rate {
 /// slowly that with a full one spent no minute sees more than its limit.
 #[derive(Debug)]
 struct Bucket {
-    /// In units.
+    burst: u64,
+    /// The burst in units.
     most: i128,
     level: i128,
     /// Units a nanosecond.
@@ -72,7 +78,7 @@ impl Bucket {
     fn new(per_minute: u32, now: Duration) -> Self {
         let per_minute = u64::from(per_minute.max(1));
         let burst = (per_minute / 6).max(1);
-        Self { most: units(burst), level: units(burst), rate: i128::from(per_minute - burst + 1), at: now }
+        Self { burst, most: units(burst), level: units(burst), rate: i128::from(per_minute - burst + 1), at: now }
     }
 
     fn refilled(&mut self, now: Duration) -> i128 {
@@ -137,6 +143,16 @@ mod tests {
         assert_eq!(rate.ready_in(10_000, Duration::ZERO), Duration::ZERO);
         rate.take(10_000);
         assert!(rate.ready_in(1, Duration::ZERO) > 10 * MINUTE);
+    }
+
+    #[test]
+    fn a_charge_is_what_goes_at_once_at_most() {
+        let rate = Rate::new(limit(None, Some(600)), Duration::ZERO);
+        assert_eq!((rate.capped(99), rate.capped(101), rate.capped(u64::MAX)), (99, 100, 100));
+        let tiny = Rate::new(limit(None, Some(1)), Duration::ZERO);
+        assert_eq!(tiny.capped(7), 1);
+        let unlimited = Rate::new(limit(Some(1), None), Duration::ZERO);
+        assert_eq!(unlimited.capped(7), 7);
     }
 
     #[test]

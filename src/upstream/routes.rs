@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
 
 use super::settings::{Endpoint, Protocol, UpstreamSettings};
 use crate::route::{Resolve, Resolved};
@@ -88,6 +88,17 @@ fn identity(endpoint: &Endpoint) -> String {
 /// Whether a path below `/v1/` is a call for a model, whose body names it.
 pub(super) fn names_model(path: &str) -> bool {
     path == "/v1/messages" || OPENAI_CALLS.contains(&path)
+}
+
+/// Whether the operator's key goes with a call of somebody who has none: models may be called and listed. Anything else
+/// could read, change or delete what others keep at the provider under the same key.
+pub(super) fn lends_key(method: &Method, path: &str) -> bool {
+    let is_model = |id: &str| !id.is_empty() && !id.contains(['/', '%', '\\']);
+    match *method {
+        Method::POST => names_model(path) || path == "/v1/messages/count_tokens",
+        Method::GET => path == "/v1/models" || path.strip_prefix("/v1/models/").is_some_and(is_model),
+        _ => false,
+    }
 }
 
 /// Whose a path is: Anthropic's paths and clients are Anthropic's, everything else is OpenAI's.
@@ -205,6 +216,29 @@ mod tests {
         let public = Routes::new(&UpstreamSettings::default());
         assert_eq!(public.resolve(chat, "m").upstream, "https://api.openai.com/v1");
         assert!(!public.read_bodies() && routes.read_bodies());
+    }
+
+    #[test]
+    fn the_operators_key_is_lent_for_models_only() {
+        let check = |method: Method, path: &str, expected: bool| {
+            assert_eq!(lends_key(&method, path), expected, "{method} {path}");
+        };
+        for path in OPENAI_CALLS.iter().chain(&["/v1/messages", "/v1/messages/count_tokens"]) {
+            check(Method::POST, path, true);
+            check(Method::GET, path, false);
+            check(Method::DELETE, path, false);
+            check(Method::POST, &format!("{path}/id"), false);
+        }
+        check(Method::GET, "/v1/models", true);
+        check(Method::GET, "/v1/models/ft:gpt-4o:acme::1", true);
+        check(Method::DELETE, "/v1/models/m", false);
+        check(Method::GET, "/v1/models/", false);
+        check(Method::GET, "/v1/models/m/files", false);
+        check(Method::GET, "/v1/models/..%2Ffiles", false);
+        check(Method::GET, "/v1/files", false);
+        check(Method::POST, "/v1/files", false);
+        check(Method::POST, "/v1/messages/batches", false);
+        check(Method::GET, "/v1/responses/resp_1", false);
     }
 
     #[test]

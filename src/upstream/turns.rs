@@ -58,6 +58,26 @@ impl<T> Turns<T> {
         }
     }
 
+    /// Takes out whoever gives way to one that arrives where no more fit: of batch calls, if there are any, the newest of
+    /// the caller with the most of them; else the same of interactive ones. `None`: that is the one that arrives.
+    pub(super) fn make_room(&mut self, arriving: Priority, caller: &str) -> Option<T> {
+        let is_batch = arriving == Priority::Batch;
+        let from_batch = is_batch || !self.batch.is_empty();
+        let callers = if from_batch { &mut self.batch } else { &mut self.interactive };
+        let own = callers.iter().find(|(name, _)| name == caller).map_or(0, |(_, items)| items.len());
+        let own = if from_batch == is_batch { own + 1 } else { 0 };
+        let (place, most) = callers.iter().map(|(_, items)| items.len()).enumerate().max_by_key(|(_, count)| *count)?;
+        if most <= own {
+            return None;
+        }
+        let (_, items) = callers.get_mut(place)?;
+        let item = items.pop_back();
+        if items.is_empty() {
+            callers.remove(place);
+        }
+        item
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.interactive.iter().chain(&self.batch).flat_map(|(_, items)| items)
     }
@@ -110,6 +130,29 @@ mod tests {
         assert_eq!((turns.next().copied(), turns.iter().count()), (Some(1), 3));
         turns.remove(|item| *item == 1);
         assert_eq!(turns.pop(), Some(2));
+    }
+
+    #[test]
+    fn whoever_asks_most_gives_way() {
+        let check = |waiting: &[(Priority, &str, u32)], priority: Priority, caller: &str, expected: Option<u32>| {
+            let mut turns = Turns::new();
+            waiting.iter().for_each(|(priority, caller, item)| turns.push(*priority, caller, *item));
+            assert_eq!(turns.make_room(priority, caller), expected, "{priority:?} {caller} to {waiting:?}");
+            assert_eq!(turns.iter().count(), waiting.len() - usize::from(expected.is_some()));
+        };
+        let mixed = [(Interactive, "a", 1), (Interactive, "a", 2), (Batch, "b", 3), (Batch, "a", 4), (Batch, "b", 5)];
+        check(&mixed, Interactive, "a", Some(5));
+        check(&mixed, Interactive, "c", Some(5));
+        check(&mixed, Batch, "b", None);
+        check(&mixed, Batch, "a", None);
+        check(&mixed, Batch, "c", Some(5));
+        check(&mixed[..3], Interactive, "a", Some(3));
+        check(&mixed[..3], Batch, "c", None);
+        check(&mixed[..2], Batch, "c", None);
+        check(&mixed[..2], Interactive, "a", None);
+        check(&mixed[..2], Interactive, "c", Some(2));
+        check(&mixed[..1], Interactive, "c", None);
+        check(&[], Interactive, "c", None);
     }
 
     proptest! {

@@ -58,6 +58,35 @@ async fn providers_see_their_own_keys_only() {
     assert_eq!((openai.count(), anthropic.count()), (14, 14));
 }
 
+/// Tenants that share the operator's key do not reach each other's data at the provider.
+#[tokio::test]
+async fn the_operators_key_is_lent_for_models_only() {
+    let upstream = Upstream::saying("Hello.").await;
+    let config = "[upstream]\nopenai_key_env = \"OPENAI_KEY\"\nanthropic_key_env = \"ANTHROPIC_KEY\"\n";
+    let home = Home::with_config(config);
+    let key = home.key("acme", "write");
+    let args = upstreams(&upstream);
+    let args = args.each_ref().map(String::as_str);
+    let variables = [("OPENAI_KEY", "sk-openai"), ("ANTHROPIC_KEY", "sk-anthropic")];
+    let server = home.serve_with(&args, &variables).await;
+    let (client, none) = (server.client(&key), ["", "", ""]);
+    for path in ["/v1/files", "/v1/files/file-1/content", CHAT, "/v1/responses/resp_1", "/v1/messages/batches"] {
+        client.get(path).await.check(200);
+        assert_eq!(keys_seen(&upstream.last()), none, "GET {path}");
+    }
+    for path in ["/v1/batches", "/v1/responses/resp_1/cancel", "/v1/messages/batches"] {
+        client.post(path, &json!({})).await.check(200);
+        assert_eq!(keys_seen(&upstream.last()), none, "POST {path}");
+    }
+    client.get("/v1/models/gpt-4o").await.check(200);
+    assert_eq!(keys_seen(&upstream.last()), ["Bearer sk-openai", "", ""]);
+    client.post("/v1/messages/count_tokens", &super::ask("Hi")).await.check(200);
+    assert_eq!(keys_seen(&upstream.last()), ["", "sk-anthropic", ""]);
+    // A key of one's own goes wherever its owner sends it.
+    server.client("sk-own").with("x-nearhit-key", &key).get("/v1/files").await.check(200);
+    assert_eq!(keys_seen(&upstream.last()), ["Bearer sk-own", "", ""]);
+}
+
 /// Without nearhit's own keys the operator's are nobody's.
 #[tokio::test]
 async fn callers_without_a_key_do_not_get_the_operators() {
