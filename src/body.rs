@@ -99,6 +99,10 @@ where
     B::Error: Into<BoxError>,
 {
     let mut body = pin!(body);
+    if body.size_hint().lower() > limit as u64 {
+        discard(body, limit).await;
+        return Err(Problem::too_large(limit));
+    }
     match Limited::new(body.as_mut(), limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
@@ -121,7 +125,7 @@ where
 {
     let reading = async {
         let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Ok(Some(Ok(frame))) = tokio::time::timeout(DISCARD_PAUSE, body.frame()).await {
             read += frame.data_ref().map_or(0, Bytes::len);
             if read > limit {
                 break;
@@ -135,3 +139,6 @@ where
 
 /// Longest time that is spent on reading what is refused.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// Longest wait for more of it.
+const DISCARD_PAUSE: Duration = Duration::from_secs(2);

@@ -3,10 +3,12 @@
 mod admin;
 mod api;
 mod auth;
+mod connection;
 mod credentials;
 mod error;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod head;
 mod health;
 mod idempotency;
 pub mod keys;

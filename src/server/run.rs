@@ -8,7 +8,7 @@ use axum::middleware::from_fn;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
 
-use super::{App, admin_plane, auth, data_plane, proxy};
+use super::{App, admin_plane, auth, connection, data_plane, head, proxy};
 
 /// The listeners and their limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub async fn serve(
     });
     let data = run(data, data_plane(&app), data_address, stopped.clone());
     let admin = run(admin, admin_plane(&app), admin_address, stopped.clone());
-    let served = async { tokio::try_join!(data, admin).map(|_| ()) };
+    let served = async { tokio::join!(data, admin) };
     let drained = async {
         let mut stopped = stopped;
         // The sender lives in a task that ends only after sending.
@@ -79,13 +79,12 @@ pub async fn serve(
         }
         tokio::time::sleep(settings.drain).await;
     };
-    let result = tokio::select! {
-        result = served => result,
+    tokio::select! {
+        _ = served => {}
         () = drained => {
             tracing::warn!(drain_s = settings.drain.as_secs(), "cut off what was still on its way");
-            Ok(())
         }
-    };
+    }
     stop_signal.abort();
     renewing.abort();
     mining.abort();
@@ -95,7 +94,7 @@ pub async fn serve(
     if tokio::time::timeout(STORE_TIME, app.tasks.wait()).await.is_err() {
         tracing::warn!("some answers were sent but not stored");
     }
-    result.map_err(ServeError::Broken)
+    Ok(())
 }
 
 /// In the background: whoever looks something up comes first.
@@ -145,24 +144,17 @@ async fn run(
     routes: Router,
     address: SocketAddr,
     mut stopped: tokio::sync::watch::Receiver<bool>,
-) -> std::io::Result<()> {
+) {
     let routes = if address.ip().is_loopback() { routes.layer(from_fn(auth::local_names_only)) } else { routes };
     // For calls that end only when the server stops.
     let routes = routes.layer(Extension(stopped.clone()));
-    let routes = routes.layer(from_fn(proxy::shape));
-    let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        // Without this, small answers wait for the client's delayed acknowledgement.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "could not set TCP_NODELAY");
-        }
-    });
+    let routes = routes.layer(from_fn(head::check)).layer(from_fn(proxy::shape));
     let until = async move {
         if stopped.wait_for(|stopped| *stopped).await.is_err() {
             tracing::debug!("the stop signal's sender is gone");
         }
     };
-    axum::serve(listener, service).with_graceful_shutdown(until).await
+    connection::serve(listener, routes, until).await;
 }
 
 /// Longest wait, at the end, for answers to be stored.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, Request, Response, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -81,6 +81,11 @@ impl Provider {
         }
         let answer = self.client.request(Request::from_parts(parts, body));
         match tokio::time::timeout(*head_timeout, answer).await {
+            // Nobody asked for another protocol, and the client must not be told that it got one.
+            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                tracing::warn!(upstream = endpoint.name, "the upstream switched protocols unasked");
+                Err(Failure::Unreachable)
+            }
             Ok(Ok(mut response)) => {
                 remove_hop_by_hop(response.headers_mut());
                 Ok(response.map(|body| Body::new(Idle::new(Body::new(body), *idle_timeout))))

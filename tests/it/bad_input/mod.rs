@@ -3,6 +3,7 @@
 mod bodies;
 mod controls;
 mod fields;
+mod table;
 mod vectors;
 
 use http::{HeaderMap, HeaderName};

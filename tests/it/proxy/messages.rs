@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Setup, and};
+use super::{Recording, Setup, and};
 use crate::support::{Answer, Client, Reply, until};
 
 const MESSAGES: &str = "/v1/messages";
@@ -59,6 +59,11 @@ fn events(text: &str) -> Vec<Value> {
 
 fn stream(events: &[Value]) -> String {
     events.iter().map(event).collect()
+}
+
+/// A whole stream, and a call that it answers.
+pub(super) fn recording() -> Recording {
+    (MESSAGES, and(ask("Hi"), json!({"stream": true})), stream(&events("It is fine.")))
 }
 
 /// The message that an answer amounts to, whole or streamed: what Anthropic's own clients make of it.

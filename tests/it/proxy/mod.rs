@@ -14,7 +14,17 @@ mod streaming;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, Home, Server, Upstream, until};
+use crate::support::{Answer, Client, Home, Server, Upstream, chunks, event_stream, until};
+
+/// A path, what is asked there, and the stream that answers it.
+pub(crate) type Recording = (&'static str, Value, String);
+
+/// One of each API.
+pub(crate) fn recordings() -> [Recording; 3] {
+    let chat = event_stream(&chunks("It is fine.", "m"));
+    let asked = and(ask("Hi"), json!({"stream": true}));
+    [("/v1/chat/completions", asked, chat), messages::recording(), responses::recording()]
+}
 
 /// A provider, and nearhit in front of it.
 struct Setup {

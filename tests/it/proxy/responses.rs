@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Setup, and};
+use super::{Recording, Setup, and};
 use crate::support::{Answer, Reply, event_stream, until};
 
 const RESPONSES: &str = "/v1/responses";
@@ -46,6 +46,12 @@ fn completed(response: Value) -> Value {
 
 fn stream(events: &[Value]) -> String {
     events.iter().map(|data| format!("event: {}\ndata: {data}\n\n", data["type"].as_str().expect("a type"))).collect()
+}
+
+/// A whole stream, and a call that it answers.
+pub(super) fn recording() -> Recording {
+    let stream = stream(&events("It is fine.", &completed(response("It is fine."))));
+    (RESPONSES, and(ask("Hi"), json!({"stream": true})), stream)
 }
 
 async fn start() -> Setup {

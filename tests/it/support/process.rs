@@ -126,8 +126,21 @@ impl Home {
     /// The same with these variables in its environment.
     pub async fn serve_with(&self, more: &[&str], variables: &[(&str, &str)]) -> Server {
         let args = self.serve_args(more);
+        self.started(self.command(&args.iter().map(String::as_str).collect::<Vec<_>>(), variables)).await
+    }
+
+    /// The same through a shell that sets limits first, on whatever follows.
+    pub async fn serve_limited(&self, limits: &str, more: &[&str]) -> Server {
+        let args = self.serve_args(more);
+        let inner = self.command(&args.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(inner.get_program()).args(inner.get_args());
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path()).stdin(Stdio::null());
+        self.started(command).await
+    }
+
+    async fn started(&self, mut command: Command) -> Server {
         let (stdout, stderr) = (self.next_file("stdout"), self.next_file("log"));
-        let mut command = self.command(&args.iter().map(String::as_str).collect::<Vec<_>>(), variables);
         command.stdout(create(&stdout)).stderr(create(&stderr));
         let mut child = command.spawn().expect("nearhit starts");
         let (url, admin_url) = until("the server serves", async || {

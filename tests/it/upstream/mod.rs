@@ -2,11 +2,13 @@
 
 mod breaker;
 mod chaos;
+mod faults;
 mod limits;
 mod raw;
 mod retries;
 mod routing;
 mod safety;
+mod scripted;
 mod silence;
 
 use serde_json::{Value, json};

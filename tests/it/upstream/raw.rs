@@ -79,7 +79,7 @@ async fn play(mut stream: TcpStream, acts: &'static [Act], counts: Arc<Counts>) 
 }
 
 /// One request with its body, as far as `content-length` says; `None` where the other side leaves first.
-async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
+pub(super) async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     loop {
         let mut piece = [0; 4096];
