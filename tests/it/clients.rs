@@ -1,5 +1,9 @@
 //! The providers' own Python clients, unchanged, in front of nearhit, and a stand-in for the providers behind it.
 
+mod asker;
+mod envoy;
+mod matrix;
+
 use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
