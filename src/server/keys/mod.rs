@@ -269,7 +269,7 @@ mod tests {
         add(&file, &first, KeyScope::Write);
         let keys = Keys::open(Vec::new(), file.clone(), false);
         let paths = ["keys", "keys.copy"].map(|name| folder.path().join(name));
-        let aside = paths.clone().map(|path| path.with_extension("aside"));
+        let aside = ["a", "b"].map(|name| folder.path().join(name));
         let older = std::fs::read(&paths[1]).expect("a file");
         let hide = |at: usize| {
             std::fs::rename(&paths[at], &aside[at]).expect("moved");
