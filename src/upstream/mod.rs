@@ -149,13 +149,13 @@ impl Set {
 
 /// The upstreams of a route, each with the body that it is sent.
 fn stops(legs: &[Leg], outline: &Outline, body: &Bytes) -> Vec<Stop> {
-    let first = legs.first().map(|leg| leg.model.as_str());
+    let first = legs.first().map(|leg| leg.endpoint);
     let stop = |leg: &Leg| {
         let replaced = (leg.model != outline.model).then(|| with_model(body, &leg.model)).flatten();
         Stop {
             station: leg.endpoint,
             body: replaced.map_or_else(|| body.clone(), Bytes::from),
-            is_substitute: first != Some(leg.model.as_str()),
+            is_substitute: first != Some(leg.endpoint),
         }
     };
     legs.iter().map(stop).collect()
