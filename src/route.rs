@@ -29,7 +29,7 @@ impl Resolve for OneUpstream {
     }
 }
 
-/// In a response's extensions: another model answered than the one that the request resolves to. Such an answer is
+/// In a response's extensions: another upstream answered than the one that the request resolves to. Such an answer is
 /// sent, and never kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Substitute;

@@ -76,12 +76,13 @@ fn endpoint(from: &mut Reader<'_>, section: &str) -> Option<Endpoint> {
     Some(Endpoint { key: source, models, model, retries, fallback, limit, ..named })
 }
 
-/// Names must tell upstreams apart, and fallbacks must be upstreams that understand the same calls.
+/// Names must tell upstreams apart, fallbacks must be upstreams that understand the same calls, and calls must come to all.
 fn check_names(from: &mut Reader<'_>, sections: &[String], endpoints: &[Endpoint]) {
     // A section without a name is reported already, and the others cannot be told by their places then.
     if sections.len() + 2 != endpoints.len() {
         return;
     }
+    let fallbacks: HashSet<&String> = endpoints.iter().flat_map(|endpoint| &endpoint.fallback).collect();
     let mut names = HashSet::from([OPENAI, ANTHROPIC]);
     for (section, endpoint) in sections.iter().zip(endpoints) {
         if !names.insert(&endpoint.name) {
@@ -89,6 +90,14 @@ fn check_names(from: &mut Reader<'_>, sections: &[String], endpoints: &[Endpoint
                 &format!("{section}.name"),
                 &format!("is another upstream's already, got {:?}", endpoint.name),
             );
+        }
+        let models = format!("{section}.models");
+        let is_reported =
+            from.problems.iter().any(|problem| problem.starts_with(&format!("{}: {models}: ", from.file)));
+        if endpoint.models.is_empty() && !fallbacks.contains(&endpoint.name) && !is_reported {
+            let problem =
+                format!("has no model, and no upstream has {:?} as a fallback: no call would go there", endpoint.name);
+            from.problem(&models, &problem);
         }
         let mut before = HashSet::from([&endpoint.name]);
         for fallback in &endpoint.fallback {
@@ -193,6 +202,7 @@ mod tests {
             name = "claude"
             protocol = "anthropic"
             url = "https://two.example"
+            models = ["claude*"]
             model = "claude-x"
             key_file = "/run/key"
             retries = 2
@@ -209,6 +219,7 @@ mod tests {
             ..Endpoint::new("local", Protocol::OpenAi, uri("http://127.0.0.1:11434/v1"))
         };
         let claude = Endpoint {
+            models: vec!["claude*".into()],
             model: Some("claude-x".into()),
             key: Some(KeySource::File("/run/key".into())),
             retries: 2,
@@ -234,17 +245,23 @@ mod tests {
                 |error: &String| error.starts_with(&format!("nearhit.toml: {key}: ")) && error.contains(value);
             assert!(errors.len() == 1 && errors.iter().any(is_named), "{key} and {value} in {errors:#?}");
         };
-        let one = |more: &str| format!("[[upstreams]]\nname = \"a\"\nurl = \"http://x/v1\"\n{more}");
+        let none = |more: &str| format!("[[upstreams]]\nname = \"a\"\nurl = \"http://x/v1\"\n{more}");
+        let one = |more: &str| none(&format!("models = [\"*\"]\n{more}"));
         let two = |more: &str| format!("{}\n{}", one(more), one("").replace("\"a\"", "\"b\""));
         check("upstreams = 7", "upstreams", "7");
         check("[[upstreams]]\nurl = \"http://x\"", "upstreams.0.name", "missing");
-        check("[[upstreams]]\nname = \"a\"", "upstreams.0.url", "missing");
+        check("[[upstreams]]\nname = \"a\"\nmodels = [\"*\"]", "upstreams.0.url", "missing");
         check("[[upstreams]]\nname = \"A b\"\nurl = \"http://x\"", "upstreams.0.name", "\"A b\"");
-        check("[[upstreams]]\nname = \"a\"\nurl = \"file:///x\"", "upstreams.0.url", "file:///x");
+        check(&one("").replace("http://x/v1", "file:///x"), "upstreams.0.url", "file:///x");
         check(&one("protocol = \"gemini\""), "upstreams.0.protocol", "\"gemini\"");
         check(&one("modles = [\"x\"]"), "upstreams.0.modles", "x");
-        check(&one("models = \"x\""), "upstreams.0.models", "\"x\"");
-        check(&one("models = [\"x\", 7]"), "upstreams.0.models", "7");
+        check(&none("models = \"x\""), "upstreams.0.models", "\"x\"");
+        check(&none("models = [\"x\", 7]"), "upstreams.0.models", "7");
+        check(&none("models = []"), "upstreams.0.models", "\"a\"");
+        check(&none("fallback = [\"openai\"]"), "upstreams.0.models", "\"a\"");
+        check(&two("fallback = [\"openai\"]").replacen("models = [\"*\"]", "", 1), "upstreams.0.models", "\"a\"");
+        parse(&format!("{}\n{}", one("fallback = [\"b\"]"), none("").replace("\"a\"", "\"b\"")))
+            .expect("it is a fallback");
         check(&one("retries = 3"), "upstreams.0.retries", "3");
         check(&one("requests_per_minute = 0"), "upstreams.0.requests_per_minute", "0");
         check(&one("tokens_per_minute = -1"), "upstreams.0.tokens_per_minute", "-1");

@@ -42,7 +42,7 @@ pub(super) struct Stop {
     pub(super) station: usize,
     /// With the model in it that this upstream is asked for.
     pub(super) body: Bytes,
-    /// Whether that is another model than the first upstream's.
+    /// Whether it is another upstream than the one that the call resolves to.
     pub(super) is_substitute: bool,
 }
 

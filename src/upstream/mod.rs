@@ -31,7 +31,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, request};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -143,19 +143,21 @@ impl Set {
         let is_json = media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
         let fits = body.size_hint().lower() <= self.body_bytes_max as u64;
         let names_model = parts.method == Method::POST && routes::names_model(parts.uri.path());
-        names_model && is_json && fits && !parts.headers.contains_key(CONTENT_ENCODING) && self.routes.read_bodies()
+        let is_plain = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+        let is_plain = parts.headers.get_all(CONTENT_ENCODING).iter().all(is_plain);
+        names_model && is_json && fits && is_plain && self.routes.read_bodies()
     }
 }
 
 /// The upstreams of a route, each with the body that it is sent.
 fn stops(legs: &[Leg], outline: &Outline, body: &Bytes) -> Vec<Stop> {
-    let first = legs.first().map(|leg| leg.model.as_str());
+    let first = legs.first().map(|leg| leg.endpoint);
     let stop = |leg: &Leg| {
         let replaced = (leg.model != outline.model).then(|| with_model(body, &leg.model)).flatten();
         Stop {
             station: leg.endpoint,
             body: replaced.map_or_else(|| body.clone(), Bytes::from),
-            is_substitute: first != Some(leg.model.as_str()),
+            is_substitute: first != Some(leg.endpoint),
         }
     };
     legs.iter().map(stop).collect()

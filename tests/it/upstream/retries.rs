@@ -166,30 +166,38 @@ async fn nothing_is_tried_again_once_a_byte_was_sent() {
     assert_eq!(upstream.count(), 1);
 }
 
-/// What another model says is no answer of the one that was asked.
+/// What another model says, or the model of that name elsewhere, is no answer of the one that was asked.
 #[tokio::test]
-async fn another_models_answer_is_sent_and_not_kept() {
+async fn a_fallbacks_answer_is_sent_and_not_kept() {
     let (a, b) = (Upstream::saying("").await, Upstream::saying("From b.").await);
-    a.answer_with(|_| Reply::new(500, "text/plain", ""));
-    let config = |model: &str| section("a", &a.base(), "fallback = [\"b\"]") + &spare("b", &b, model);
-    let setup = Setup::start(&config("model = \"other\"")).await;
-    for _ in 0..2 {
-        let answer = setup.client.chat(&ask("Who?")).await.check(200);
-        assert_eq!((answer.outcome().0, answer.header("x-nearhit-upstream")), ("miss", "b"));
-        assert_eq!(b.last().json()["model"], "other");
+    for (model, asked) in [("model = \"other\"", "other"), ("", "m"), ("model = \"m\"", "m")] {
+        a.answer_with(|_| Reply::new(500, "text/plain", ""));
+        let config = section("a", &a.base(), "fallback = [\"b\"]") + &spare("b", &b, model);
+        let setup = Setup::start(&config).await;
+        for _ in 0..2 {
+            let answer = setup.client.chat(&ask("Who?")).await.check(200);
+            assert_eq!((answer.outcome().0, answer.header("x-nearhit-upstream")), ("miss", "b"), "{model}");
+            assert_eq!(b.last().json()["model"], asked);
+        }
+        assert_eq!(setup.metric("nearhit_answers_total{result=\"substitute\"}").await, 2, "{model}");
+        assert_eq!(setup.client.stats("default").await["entries"], 0, "{model}");
+        // What the first says once it is well again is kept.
+        a.answer_with(|call| Reply::saying("From a.", call));
+        setup.client.chat(&ask("Who?")).await.check(200);
+        setup.client.wait_for_entries(1).await;
+        assert_eq!(setup.client.chat(&ask("Who?")).await.check(200).outcome(), ("hit", "exact"), "{model}");
+        assert_eq!(setup.metric("nearhit_upstream_tries_total{upstream=\"a\",result=\"server_error\"}").await, 2);
+        assert_eq!(setup.metric("nearhit_upstream_tries_total{upstream=\"b\",result=\"answered\"}").await, 2);
     }
-    assert_eq!(setup.metric("nearhit_answers_total{result=\"substitute\"}").await, 2);
-    assert_eq!(setup.client.stats("default").await["entries"], 0);
-    // The same model at another place is the same model.
-    let setup = Setup::start(&config("")).await;
-    setup.client.chat(&ask("Who?")).await.check(200);
-    setup.client.wait_for_entries(1).await;
-    assert_eq!(setup.client.chat(&ask("Who?")).await.check(200).outcome(), ("hit", "exact"));
-    assert_eq!(setup.metric("nearhit_upstream_tries_total{upstream=\"a\",result=\"server_error\"}").await, 1);
-    assert_eq!(setup.metric("nearhit_upstream_tries_total{upstream=\"b\",result=\"answered\"}").await, 1);
-    // And a fallback that lies about its model is found out, as any upstream is.
-    b.answer_with(|_| Reply::json(200, &completion("I am another.")));
-    let liar = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Who else?"}]});
-    setup.client.chat(&liar).await.check(200);
+}
+
+/// An upstream that answers with another model than it was asked for is found out.
+#[tokio::test]
+async fn an_answer_that_names_another_model_is_not_kept() {
+    let upstream = Upstream::saying("").await;
+    upstream.answer_with(|_| Reply::json(200, &completion("I am another.")));
+    let setup = Setup::start(&section("a", &upstream.base(), "")).await;
+    let asked = json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Who?"}]});
+    setup.client.chat(&asked).await.check(200);
     assert_eq!(setup.metric("nearhit_answers_total{result=\"model\"}").await, 1);
 }

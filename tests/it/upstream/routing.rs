@@ -33,6 +33,12 @@ async fn a_model_goes_to_the_upstream_that_has_it() {
     // A body that no two parsers read alike names no model.
     client.post_bytes("/v1/embeddings", r#"{"model":"qwen","model":"qwen"}"#).await.check(200);
     assert_eq!((local.count(), rest.count()), (5, 4));
+    // "identity" is no encoding; what has one is not read.
+    for (encoding, upstream) in [("identity", "local"), ("Identity", "local"), ("x-other", "openai")] {
+        let client = client.with("content-encoding", encoding).with("cache-control", "no-store");
+        let answer = client.post("/v1/embeddings", &json!({"model": "qwen", "input": "y"})).await.check(200);
+        assert_eq!(answer.header("x-nearhit-upstream"), upstream, "{encoding}");
+    }
 }
 
 #[tokio::test]
