@@ -1,4 +1,5 @@
-//! A provider that answers every call with the bytes that the test last gave it, then closes the connection.
+//! A provider that answers every call with the bytes that the test last gave it, then closes the connection: at once, or
+//! when the client has what came before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::raw::read_request;
 use crate::support::{Client, Home, Server, completion};
@@ -24,6 +26,9 @@ pub struct Scripted {
 #[derive(Default)]
 struct Script {
     answer: Mutex<Vec<u8>>,
+    /// What comes once the client has the answer so far, if anything waits for that.
+    rest: Mutex<Option<Vec<u8>>>,
+    release: Notify,
     calls: AtomicUsize,
 }
 
@@ -67,6 +72,13 @@ impl Scripted {
     /// From now on these bytes are the answer.
     pub fn say(&self, bytes: impl Into<Vec<u8>>) {
         *self.script.answer.lock() = bytes.into();
+        *self.script.rest.lock() = None;
+    }
+
+    /// From now on these bytes are the answer; `rest` comes when [`Self::call_until`] has read enough.
+    pub fn say_in_two(&self, bytes: impl Into<Vec<u8>>, rest: impl Into<Vec<u8>>) {
+        *self.script.answer.lock() = bytes.into();
+        *self.script.rest.lock() = Some(rest.into());
     }
 
     /// How many calls came.
@@ -76,15 +88,25 @@ impl Scripted {
 
     /// Calls, and reads what comes, whether it ends well or not.
     pub async fn call(&self, path: &str, asked: &Value) -> Got {
+        self.call_until(path, asked, usize::MAX).await
+    }
+
+    /// The same; lets the upstream go on when so many bytes of the body are there.
+    pub async fn call_until(&self, path: &str, asked: &Value, enough: usize) -> Got {
         let (parts, mut body) = self.client.open(Method::POST, path, asked.to_string()).await.into_parts();
-        let (mut bytes, mut whole) = (Vec::new(), true);
-        while let Some(frame) = body.frame().await {
-            match frame {
-                Ok(frame) => bytes.extend(frame.into_data().unwrap_or_default()),
-                Err(_) => {
+        let (mut bytes, mut whole, mut waits) = (Vec::new(), true, true);
+        loop {
+            if waits && bytes.len() >= enough {
+                self.script.release.notify_one();
+                waits = false;
+            }
+            match body.frame().await {
+                Some(Ok(frame)) => bytes.extend(frame.into_data().unwrap_or_default()),
+                Some(Err(_)) => {
                     whole = false;
                     break;
                 }
+                None => break,
             }
         }
         Got { status: parts.status.as_u16(), headers: parts.headers, body: bytes, whole }
@@ -120,10 +142,20 @@ async fn answer(mut stream: TcpStream, script: Arc<Script>) {
     }
     script.calls.fetch_add(1, Ordering::SeqCst);
     let bytes = script.answer.lock().clone();
+    let rest = script.rest.lock().clone();
     // Whoever does not like the beginning need not read the rest.
-    if stream.write_all(&bytes).await.is_err() || stream.shutdown().await.is_err() {
+    if stream.write_all(&bytes).await.is_err() {
         return;
     }
-    let mut rest = [0; 64];
-    while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+    if let Some(rest) = rest {
+        script.release.notified().await;
+        if stream.write_all(&rest).await.is_err() {
+            return;
+        }
+    }
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut after = [0; 64];
+    while stream.read(&mut after).await.is_ok_and(|read| read > 0) {}
 }

@@ -70,8 +70,8 @@ pub(super) fn rows(canary_url: &str) -> Vec<Row> {
     asked(51, "", user(json!("\u{200b}\u{feff}")), not_cacheable());
     asked(52, &"long ".repeat(20 << 10), json!({}), Miss);
     asked(53, &"word ".repeat(600), json!({}), Miss);
-    let mut turns =
-        vec![json!({"role": "user", "content": "So?"}), json!({"role": "assistant", "content": "So."})].repeat(5000);
+    let roles = ["user", "assistant"].into_iter().cycle().take(10_000);
+    let mut turns: Vec<Value> = roles.map(|role| json!({"role": role, "content": "So."})).collect();
     turns.push(json!({"role": "user", "content": "After 10,000 messages?"}));
     asked(54, "", json!({"messages": turns}), Miss);
     for part in ["image_url", "input_audio", "file"] {
