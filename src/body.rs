@@ -100,7 +100,7 @@ where
 {
     let mut body = pin!(body);
     if body.size_hint().lower() > limit as u64 {
-        discard(body, limit).await;
+        discard(body, limit.saturating_mul(2)).await;
         return Err(Problem::too_large(limit));
     }
     match Limited::new(body.as_mut(), limit).collect().await {
