@@ -82,7 +82,9 @@ pub(crate) fn shaped<B>(path: &str, response: Response<B>, body: impl FnOnce(Bod
 pub(crate) fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported =
         |message: String| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message);
-    if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+    if let Some(encoding) =
+        headers.get(CONTENT_ENCODING).filter(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
         return Err(unsupported(format!("content-encoding {encoding:?} is not accepted; send the body as it is")));
     }
     let media = headers.get(CONTENT_TYPE).map(|t| t.to_str().unwrap_or_default().to_ascii_lowercase());

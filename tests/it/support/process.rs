@@ -224,7 +224,9 @@ impl Drop for Server {
             self.child.wait().expect("a child of ours");
         }
         if std::thread::panicking() {
-            eprintln!("--- the server's log\n{}", self.log());
+            // Its home may be gone already, and a second panic would hide the first.
+            let log = std::fs::read(&self.stderr).unwrap_or_default();
+            eprintln!("--- the server's log\n{}", String::from_utf8_lossy(&log));
         }
     }
 }

@@ -30,15 +30,18 @@ async fn a_model_goes_to_the_upstream_that_has_it() {
         assert_eq!((answer.header("x-nearhit-upstream"), local.last().target.as_str()), ("local", path));
     }
     assert_eq!(client.get("/v1/models").await.check(200).header("x-nearhit-upstream"), "openai");
-    // A body that no two parsers read alike names no model.
-    client.post_bytes("/v1/embeddings", r#"{"model":"qwen","model":"qwen"}"#).await.check(200);
-    assert_eq!((local.count(), rest.count()), (5, 4));
-    // "identity" is no encoding; what has one is not read.
-    for (encoding, upstream) in [("identity", "local"), ("Identity", "local"), ("x-other", "openai")] {
+    // A body that no two parsers read alike goes nowhere.
+    client.post_bytes("/v1/embeddings", r#"{"model":"qwen","model":"qwen"}"#).await.refusal(400, "invalid_json");
+    assert_eq!((local.count(), rest.count()), (5, 3));
+    // "identity" is no encoding; what has one is refused.
+    for encoding in ["identity", "Identity"] {
         let client = client.with("content-encoding", encoding).with("cache-control", "no-store");
         let answer = client.post("/v1/embeddings", &json!({"model": "qwen", "input": "y"})).await.check(200);
-        assert_eq!(answer.header("x-nearhit-upstream"), upstream, "{encoding}");
+        assert_eq!(answer.header("x-nearhit-upstream"), "local", "{encoding}");
     }
+    let encoded = client.with("content-encoding", "x-other");
+    let answer = encoded.post("/v1/embeddings", &json!({"model": "qwen", "input": "y"})).await;
+    answer.refusal(415, "unsupported_media_type");
 }
 
 #[tokio::test]
