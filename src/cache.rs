@@ -282,6 +282,15 @@ impl Cache {
         self.tallies.of(&owner(prompt)).inspect(|tally| tally.miss(reason));
     }
 
+    /// The entry that answers just this prompt, if there is one by now.
+    pub(crate) async fn stored(&self, prompt: &Prompt) -> Option<Match> {
+        let (fingerprint, _, _) = self.split(prompt);
+        match self.find_exact(&fingerprint, &Terms::default()).await {
+            Ok(Exact::Found(found)) if !self.is_barred(&found.entry) => Some(found),
+            _ => None,
+        }
+    }
+
     /// Counts a request that was answered together with another.
     pub(crate) fn joined(&self, owner: &Owner) {
         self.metrics.hit(Tier::Joined, Duration::ZERO, 0);

@@ -100,6 +100,11 @@ impl Flight {
         Some(response)
     }
 
+    /// Whether more of the answer is to come. What came to its end is about to be in the cache, or is there.
+    pub(crate) fn is_live(&self) -> bool {
+        self.head.peek().is_none_or(|live| live.as_ref().is_some_and(|live| live.answer.lock().rest.is_some()))
+    }
+
     fn is_open(&self) -> bool {
         self.head.peek().is_none_or(|live| live.as_ref().is_some_and(|live| !live.is_long.load(Ordering::SeqCst)))
     }

@@ -251,7 +251,7 @@ impl Gate {
         let may_join = self.may_join(&asked);
         // Mostly nothing is on its way.
         let key = (may_join && !self.flights.is_empty()).then(|| asked.flight_key(&body));
-        if let Some(flight) = key.as_ref().and_then(|key| self.flights.get(key))
+        if let Some(flight) = key.as_ref().and_then(|key| self.flights.get(key)).filter(|flight| flight.is_live())
             && let Some(response) = flight.answer().await
         {
             return Ok(self.joined(&asked.owner(), response));
@@ -293,6 +293,13 @@ impl Gate {
         let ask = {
             let (gate, error) = (Arc::clone(&self), Arc::clone(&error));
             move |landing: Option<Landing>| async move {
+                // What was on its way during the lookup may have been stored since.
+                if landing.is_some()
+                    && let Ok(Some(found)) = AssertUnwindSafe(gate.cache.stored(&asked.prompt)).catch_unwind().await
+                    && let Some(response) = gate.replay(&asked, &found)
+                {
+                    return Some(response);
+                }
                 let mut response = match call(inner, request).await {
                     Ok(response) => response,
                     Err(failure) => {
