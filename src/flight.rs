@@ -24,8 +24,8 @@ use crate::body::{Body, BoxError};
 #[derive(Default)]
 pub(crate) struct Flights(Mutex<HashMap<FlightKey, Weak<Flight>>>);
 
-/// What two requests must have in common to share a call: the question with its scope, the form of the answer, and what is
-/// kept with it.
+/// What two requests must have in common to share a call: the question with its scope, the bytes that ask it, the caller's
+/// keys and priority, and what is kept with the answer.
 pub(crate) type FlightKey = [u8; 32];
 
 /// A call that requests share.
