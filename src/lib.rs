@@ -80,6 +80,7 @@ mod flight;
 pub mod layer;
 mod record;
 pub mod replay;
+pub mod savings;
 mod stamp;
 pub mod wire;
 
