@@ -27,10 +27,15 @@ impl Bill {
         Self {
             model: model(body).to_owned(),
             input_tokens: bytes.div_ceil(BYTES_PER_TOKEN) as u64,
-            has_tools: TOOLS.iter().any(|name| filled(body, name)) || said().any(|value| has_any(value, &is_tool)),
+            has_tools: offers_tools(body) || said().any(|value| has_any(value, &is_tool)),
             has_media: said().any(|value| has_any(value, &is_media)),
         }
     }
+}
+
+/// Whether the model may call something.
+pub(crate) fn offers_tools(body: &Fields) -> bool {
+    TOOLS.iter().any(|name| filled(body, name))
 }
 
 /// How many tokens an answer may have.

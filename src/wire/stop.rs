@@ -12,6 +12,7 @@ pub use self::asked::StopRule;
 use self::asked::{Asked, is_stream};
 use self::end::Ending;
 use super::request::{Fields, MESSAGES_PATH, field, items, text};
+use super::spend::offers_tools;
 use crate::decision::CHAT_PATH;
 
 /// Watches one stream.
@@ -54,7 +55,7 @@ enum Heard {
 }
 
 impl StreamWatch {
-    /// `None` where the rule says nothing of this request.
+    /// `None` where the rule says nothing of this request. Where tools are offered, a text need not be all of the answer.
     pub(crate) fn new(path: &str, request: &Fields, wants_json: bool, rule: &StopRule) -> Option<Self> {
         let api = match path {
             CHAT_PATH => Api::Chat,
@@ -63,7 +64,7 @@ impl StreamWatch {
             _ => return None,
         };
         let is_one = field(request, "n").is_none_or(|n| n.as_u64() == Some(1));
-        let asked = Asked::new(rule, wants_json).filter(|_| is_one && is_stream(request))?;
+        let asked = Asked::new(rule, wants_json).filter(|_| is_one && is_stream(request) && !offers_tools(request))?;
         Some(Self { api, asked, ending: Ending::new(request), held: Vec::new(), is_over: false })
     }
 

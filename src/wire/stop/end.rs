@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use crate::wire::answer::{BYTES_PER_TOKEN, Event};
-use crate::wire::request::{Fields, field};
+use crate::wire::request::{Fields, field, items};
 use crate::wire::spend::Bill;
 
 /// What the end of a stream has to repeat.
@@ -35,7 +35,8 @@ impl Ending {
     pub(super) fn hear(&mut self, api: Api, event: &Fields) {
         match api {
             Api::Messages => self.block = event.get("index").and_then(Value::as_u64).unwrap_or(self.block),
-            Api::Chat | Api::Completions if self.head.is_empty() => {
+            // Some begin with a chunk that says nothing but what was filtered.
+            Api::Chat | Api::Completions if self.head.is_empty() && !items(event, "choices").is_empty() => {
                 let is_said = |name: &str| ["choices", "usage", "obfuscation"].contains(&name);
                 self.head =
                     event.iter().filter(|(name, _)| !is_said(name)).map(|(n, v)| (n.clone(), v.clone())).collect();

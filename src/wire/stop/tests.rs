@@ -170,6 +170,8 @@ fn only_streams_of_one_answer_are_watched() {
     check(CHAT, json!({"n": 1}), true);
     check(CHAT, json!({"n": 2}), false);
     check(CHAT, json!({"stream": false}), false);
+    check(CHAT, json!({"tools": []}), true);
+    check(CHAT, json!({"tools": [{"type": "function"}]}), false);
     check("/v1/responses", json!({}), false);
     check("/v1/embeddings", json!({}), false);
     assert!(watch(CHAT, json!({}), &StopRule::default()).is_none());
