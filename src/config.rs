@@ -6,6 +6,7 @@
 mod access;
 mod embed;
 mod judge;
+mod savings;
 mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +25,7 @@ use crate::decision::budget::Budget;
 use crate::decision::{CacheName, ContextRule, Judge, Perishable, Policy, Role, Similarity};
 use crate::replay::Pace;
 use crate::rules::{CacheRules, TurnReader};
+use crate::savings::SavingsRules;
 use crate::server::{ServeSettings, Tenancy};
 use crate::store::{Durability, Limit, Limits, StoreSettings};
 use crate::templates::TemplateSettings;
@@ -39,6 +41,7 @@ pub struct Config {
     pub access: AccessConfig,
     pub serve: ServeSettings,
     pub upstream: UpstreamSettings,
+    pub savings: SavingsRules,
     pub store: StoreSettings,
     pub embed: EmbedConfig,
     pub cache: CacheSettings,
@@ -112,6 +115,7 @@ impl Config {
             tenancy,
             access: AccessConfig::read(from, tenancy),
             upstream: upstreams::read(from, serve.body_bytes_max),
+            savings: savings::read(from),
             serve,
             store: Self::read_store(from, data_dir.join("entries")),
             embed: EmbedConfig::read(from),

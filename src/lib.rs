@@ -43,7 +43,7 @@
 //!
 //! | feature | adds | default |
 //! |---|---|---|
-//! | (none) | [`decision`], [`cache`], [`layer`], the memory store: what a gateway mounts | |
+//! | (none) | [`decision`], [`cache`], [`layer`], [`savings`], the memory store: what a gateway mounts | |
 //! | `server` | the program: HTTP edges, provider client, configuration, command line; implies `local` | yes |
 //! | `grpc` | the cache API over gRPC, with health and reflection, on the port of HTTP; implies `server` | yes |
 //! | `local` | the durable store: sled and hnsw_rs | yes |
@@ -80,6 +80,7 @@ mod flight;
 pub mod layer;
 mod record;
 pub mod replay;
+pub mod savings;
 mod stamp;
 pub mod wire;
 

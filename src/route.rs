@@ -58,3 +58,15 @@ impl Priority {
         Self::ALL.into_iter().find(|priority| priority.as_str() == word)
     }
 }
+
+/// Whether a name is one of those that a pattern stands for: `*` is any characters, everything else is itself.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut rest) = name.strip_prefix(head) else { return false };
+    let (middle, end) = tail.rsplit_once('*').map_or(("", tail), |(middle, end)| (middle, end));
+    for part in middle.split('*').filter(|part| !part.is_empty()) {
+        let Some(place) = rest.find(part) else { return false };
+        rest = &rest[place + part.len()..];
+    }
+    rest.ends_with(end)
+}

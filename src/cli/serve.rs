@@ -17,6 +17,7 @@ use crate::config::{Config, EmbedModel};
 use crate::decision::EMBEDDER;
 use crate::embed::Embedder;
 use crate::layer::LayerSettings;
+use crate::savings::Savings;
 use crate::server::keys::KeyFile;
 use crate::server::{App, IdempotencyKeys, Keys, Secret, ServeError, Traffic, serve};
 use crate::store::{OpenStoreError, Store, StoreSettings};
@@ -104,6 +105,7 @@ async fn open(config: &Config) -> Result<App, Failure> {
     let providers_keys = provider_keys(&config.upstream)?;
     let upstream = Upstream::new(config.upstream.clone(), &providers_keys, &mut registry)
         .map_err(|error| Failure::os(format!("TLS: {error}")))?;
+    let savings = Savings::new(config.savings.clone(), config.serve.body_bytes_max, &mut registry);
     Ok(App {
         cache: Arc::new(cache),
         registry,
@@ -117,6 +119,7 @@ async fn open(config: &Config) -> Result<App, Failure> {
             replay: config.replay,
         },
         upstream,
+        savings,
         judge,
         api_patience: config.embed.api_patience,
         tenancy: config.tenancy,

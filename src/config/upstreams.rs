@@ -20,7 +20,7 @@ pub(super) fn read(from: &mut Reader<'_>, body_bytes_max: usize) -> UpstreamSett
         (endpoint.retries, endpoint.limit) = (retries, limit);
         endpoint.key = from.key_source(&format!("upstream.{}_", endpoint.name));
     }
-    let sections = sections(from);
+    let sections = sections(from, "upstreams");
     let named = sections.iter().filter_map(|section| endpoint(from, section)).collect::<Vec<_>>();
     settings.endpoints.splice(0..0, named);
     check_names(from, &sections, &settings.endpoints);
@@ -46,16 +46,16 @@ pub(super) fn read(from: &mut Reader<'_>, body_bytes_max: usize) -> UpstreamSett
     }
 }
 
-/// The sections of `[[upstreams]]`, as tables under their places: `upstreams.0`.
-fn sections(from: &mut Reader<'_>) -> Vec<String> {
+/// The sections of a list of tables, `[[upstreams]]`, as tables under their places: `upstreams.0`.
+pub(super) fn sections(from: &mut Reader<'_>, list: &str) -> Vec<String> {
     let tables = |v: &Value| v.as_array()?.iter().map(|item| item.as_table().cloned()).collect::<Option<Vec<_>>>();
-    let tables = from.read("upstreams", "a list of tables, [[upstreams]]", tables).unwrap_or_default();
+    let tables = from.read(list, &format!("a list of tables, [[{list}]]"), tables).unwrap_or_default();
     let count = tables.len();
     let places = tables.into_iter().enumerate().map(|(place, table)| (place.to_string(), Value::Table(table)));
     if count > 0 {
-        from.table.insert("upstreams".into(), Value::Table(places.collect::<Table>()));
+        from.table.insert(list.to_owned(), Value::Table(places.collect::<Table>()));
     }
-    (0..count).map(|place| format!("upstreams.{place}")).collect()
+    (0..count).map(|place| format!("{list}.{place}")).collect()
 }
 
 fn endpoint(from: &mut Reader<'_>, section: &str) -> Option<Endpoint> {
@@ -158,7 +158,7 @@ impl Reader<'_> {
     }
 }
 
-fn texts(from: &mut Reader<'_>, key: &str) -> Vec<String> {
+pub(super) fn texts(from: &mut Reader<'_>, key: &str) -> Vec<String> {
     let text = |v: &Value| v.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     from.read(key, "a list of strings that are not empty", |v| v.as_array()?.iter().map(text).collect())
         .unwrap_or_default()

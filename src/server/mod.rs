@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::Cache;
 use crate::judge::PacedJudge;
 use crate::layer::LayerSettings;
+use crate::savings::Savings;
 use crate::upstream::Upstream;
 
 pub use self::auth::{Secret, SecretError, Tenancy};
@@ -46,6 +47,8 @@ pub struct App {
     pub registry: Registry,
     pub layer: LayerSettings,
     pub upstream: Upstream,
+    /// What is done to requests and streams, so that they cost less.
+    pub savings: Savings,
     /// The model that judges answers, where one is named.
     pub judge: Option<Arc<PacedJudge>>,
     /// Longest that a search through the cache API waits for its embedding.

@@ -13,17 +13,23 @@ use super::{App, error};
 use crate::body::shaped;
 use crate::layer::{CacheLayer, CacheService};
 use crate::route::Priority;
+use crate::savings::{HintedService, SavingsService};
 use crate::upstream::{Answered, Upstream};
 use crate::wire::controls::header;
 use crate::wire::problem::Problem;
 
-pub(super) fn service(app: &Arc<App>) -> CacheService<Upstream> {
+/// The upstreams behind the cache, and the rules for savings around both.
+pub(super) type Proxy = SavingsService<CacheService<HintedService<Upstream>>>;
+
+pub(super) fn service(app: &Arc<App>) -> Proxy {
     let (cache, judge) = (Arc::clone(&app.cache), app.judge.clone());
-    CacheLayer::with_judge(cache, app.layer.clone(), app.tasks.clone(), judge).layer(app.upstream.clone())
+    let upstream = app.savings.behind_cache(app.upstream.clone());
+    let cached = CacheLayer::with_judge(cache, app.layer.clone(), app.tasks.clone(), judge).layer(upstream);
+    app.savings.before_cache(cached)
 }
 
 /// Sends `/v1/…` through the cache to the upstream; anything else is not found.
-pub(super) async fn forward(mut service: CacheService<Upstream>, mut request: Request) -> Response {
+pub(super) async fn forward(mut service: Proxy, mut request: Request) -> Response {
     if !is_provider_path(request.uri().path()) {
         return error::unknown_path(request).await.into_response();
     }

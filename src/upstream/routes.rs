@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri};
 
 use super::settings::{Endpoint, Protocol, UpstreamSettings};
-use crate::route::{Resolve, Resolved};
+use crate::route::{Resolve, Resolved, matches};
 
 /// The upstreams, their models, and their models' other names.
 #[derive(Debug)]
@@ -125,18 +125,6 @@ pub(super) fn target(endpoint: &Endpoint, uri: &Uri) -> Option<Uri> {
     let mut parts = endpoint.url.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
     Uri::from_parts(parts).ok()
-}
-
-/// Whether a name is one of those that a pattern stands for: `*` is any characters, everything else is itself.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut rest) = name.strip_prefix(head) else { return false };
-    let (middle, end) = tail.rsplit_once('*').map_or(("", tail), |(middle, end)| (middle, end));
-    for part in middle.split('*').filter(|part| !part.is_empty()) {
-        let Some(place) = rest.find(part) else { return false };
-        rest = &rest[place + part.len()..];
-    }
-    rest.ends_with(end)
 }
 
 /// The calls whose body names a model and that OpenAI's protocol alone has.

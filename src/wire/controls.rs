@@ -22,6 +22,10 @@ pub mod header {
     pub const PRIORITY: HeaderName = HeaderName::from_static("x-nearhit-priority");
     pub const UPSTREAM: HeaderName = HeaderName::from_static("x-nearhit-upstream");
     pub const TRIES: HeaderName = HeaderName::from_static("x-nearhit-tries");
+    /// What was saved on a request.
+    pub const SAVED: HeaderName = HeaderName::from_static("x-nearhit-saved");
+    /// A request header: what its caller says of it, for rules.
+    pub const ROUTE: HeaderName = HeaderName::from_static("x-nearhit-route");
     pub const CACHE_STATUS: HeaderName = HeaderName::from_static("x-cache-status");
 }
 

@@ -2,9 +2,8 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
-use super::json::fields;
+use super::edit::replaced;
 
 /// A request body, reduced to what decides where it goes and how its answer must look.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,21 +34,7 @@ impl Outline {
 /// The body with another model in it; every byte but those of the model's value is as it was. `None` where the body is
 /// no object that names its model once.
 pub fn with_model(body: &[u8], model: &str) -> Option<Vec<u8>> {
-    let mut named = fields(body).ok()?.into_iter().filter(|(name, _)| name == "model");
-    let (Some((_, value)), None) = (named.next(), named.next()) else { return None };
-    let place = place(body, value)?;
-    let mut out = Vec::with_capacity(body.len() + model.len());
-    out.extend_from_slice(&body[..place.start]);
-    serde_json::to_writer(&mut out, model).ok()?;
-    out.extend_from_slice(&body[place.end..]);
-    Some(out)
-}
-
-/// Where a value stands in the body that it was read from.
-fn place(body: &[u8], value: &RawValue) -> Option<std::ops::Range<usize>> {
-    let text = value.get();
-    let start = (text.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-    (body.get(start..start + text.len()) == Some(text.as_bytes())).then_some(start..start + text.len())
+    replaced(body, "model", &serde_json::to_string(model).ok()?)
 }
 
 #[cfg(test)]

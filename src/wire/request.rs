@@ -129,6 +129,10 @@ impl ProviderRequest {
         self.protocol.path()
     }
 
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.body
+    }
+
     pub fn model(&self) -> &str {
         model(&self.body)
     }

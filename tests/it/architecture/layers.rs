@@ -31,6 +31,7 @@ const LAYERS: &[(&str, u8, &str)] = &[
     ("store::local::*", 4, "local"),
     ("store::memory", 4, "memory"),
     ("upstream::*", 4, "upstream"),
+    ("savings::*", 4, "savings"),
     ("body", 3, "body"),
     ("clock", 3, "clock"),
     ("embed", 3, "embed"),

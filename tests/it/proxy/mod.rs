@@ -9,6 +9,7 @@ mod forwarding;
 mod hits;
 mod messages;
 mod responses;
+mod savings;
 mod scope;
 mod streaming;
 

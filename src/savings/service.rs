@@ -1,0 +1,161 @@
+//! The rules as a tower service in front of the cache.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::Either;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode};
+use tower_service::Service;
+
+use super::hints::{Hinted, HintedService};
+use super::rewrite::{Rewritten, rewritten};
+use super::rules::{PATHS, SavingsRules};
+use super::sightings::Sightings;
+use super::stopping::Stopping;
+use super::{Kind, Saved};
+use crate::body::{Body, BoxError, check_media, problem_response, read_body, shaped};
+use crate::decision::{Outcome, Tier};
+use crate::metrics::{Registry, SavingsMetrics};
+use crate::wire::controls::header;
+use crate::wire::stop::StreamWatch;
+
+/// The rules, and what they are counted by.
+#[derive(Clone)]
+pub struct Savings {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) rules: SavingsRules,
+    /// Largest request body.
+    pub(super) body_bytes_max: usize,
+    pub(super) metrics: SavingsMetrics,
+    pub(super) sightings: Sightings,
+}
+
+impl Savings {
+    pub fn new(rules: SavingsRules, body_bytes_max: usize, registry: &mut Registry) -> Self {
+        let metrics = SavingsMetrics::register(registry);
+        let sightings = Sightings::default();
+        Self { shared: Arc::new(Shared { rules, body_bytes_max, metrics, sightings }) }
+    }
+
+    /// In front of the cache: changes requests, and ends streams.
+    pub fn before_cache<S>(&self, inner: S) -> SavingsService<S> {
+        SavingsService { shared: Arc::clone(&self.shared), inner }
+    }
+
+    /// Behind the cache: puts hints for the provider into what goes upstream.
+    pub fn behind_cache<S>(&self, inner: S) -> HintedService<S> {
+        HintedService::new(Arc::clone(&self.shared), inner)
+    }
+}
+
+/// A service with the rules in front of it.
+#[derive(Clone)]
+pub struct SavingsService<S> {
+    shared: Arc<Shared>,
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for SavingsService<S>
+where
+    S: Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + From<Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if !self.shared.is_for(&request) {
+            return Either::Left(self.inner.call(request));
+        }
+        let waiting = self.inner.clone();
+        // The clone that was polled ready is the one to call.
+        let inner = std::mem::replace(&mut self.inner, waiting);
+        Either::Right(Box::pin(Arc::clone(&self.shared).send(inner, request)))
+    }
+}
+
+impl Shared {
+    /// Whether a rule may be about the request, and can read it. Any other is refused, or not understood, further on.
+    fn is_for<B>(&self, request: &Request<B>) -> bool {
+        !self.rules.is_empty()
+            && request.method() == Method::POST
+            && PATHS.contains(&request.uri().path())
+            && check_media(request.headers()).is_ok()
+    }
+
+    async fn send<S, B>(self: Arc<Self>, mut inner: S, request: Request<B>) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<B>, Response = Response<Body>>,
+        B: http_body::Body<Data = Bytes> + From<Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let (mut parts, body) = request.into_parts();
+        let body = match read_body(body, self.body_bytes_max).await {
+            Ok(body) => body,
+            Err(problem) => return Ok(shaped(parts.uri.path(), problem_response(&problem), |body| body)),
+        };
+        let tag = parts.headers.get(&header::ROUTE).and_then(|tag| tag.to_str().ok());
+        let Rewritten { body, mut saved, watch, hints } = rewritten(&self.rules, parts.uri.path(), tag, body);
+        parts.headers.remove(TRANSFER_ENCODING);
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        hints.map(|hints| parts.extensions.insert(hints));
+        let mut response = inner.call(Request::from_parts(parts, B::from(body))).await?;
+        if response.extensions_mut().remove::<Hinted>().is_some() {
+            saved.push(Saved::plain(Kind::CacheControl));
+        }
+        let watch = watch.filter(|_| is_fresh_stream(&response));
+        if watch.is_none() {
+            saved.retain(|saved| saved.kind != Kind::Watched);
+        }
+        saved.iter().for_each(|saved| self.metrics.saved(saved.kind.as_str()));
+        say(response.headers_mut(), &saved);
+        Ok(match watch {
+            Some(watch) => self.watched(response, watch),
+            None => response,
+        })
+    }
+
+    fn watched(self: Arc<Self>, response: Response<Body>, watch: StreamWatch) -> Response<Body> {
+        let (mut parts, body) = response.into_parts();
+        // It may get shorter.
+        parts.headers.remove(CONTENT_LENGTH);
+        let stopped = move || self.metrics.saved(Kind::StoppedEarly.as_str());
+        Response::from_parts(parts, Body::new(Stopping::new(body, watch, stopped)))
+    }
+}
+
+/// Whether the answer is a stream that still costs something: one from the cache does not.
+fn is_fresh_stream(response: &Response<Body>) -> bool {
+    let headers = response.headers();
+    let is = |name, value: &str| headers.get(name).is_some_and(|header| header.as_bytes() == value.as_bytes());
+    let is_kept = is(header::OUTCOME, Outcome::Hit.as_str()) && !is(header::TIER, Tier::Joined.as_str());
+    let media = headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
+    let is_encoded = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
+    response.status() == StatusCode::OK
+        && !is_kept
+        && !is_encoded
+        && media.split(';').next().is_some_and(|media| media.trim() == "text/event-stream")
+}
+
+/// Says what was done.
+fn say(headers: &mut HeaderMap, saved: &[Saved]) {
+    let words: Vec<String> = saved.iter().map(ToString::to_string).collect();
+    if let Ok(value) = HeaderValue::from_str(&words.join(", "))
+        && !words.is_empty()
+    {
+        headers.insert(header::SAVED, value);
+    }
+}
