@@ -32,7 +32,7 @@ use crate::flight::{Boarding, FlightKey, Flights, Landing};
 use crate::judge::PacedJudge;
 use crate::record::Keep;
 use crate::replay::Pace;
-use crate::route::{OneUpstream, Priority, Resolve, Resolved, Substitute};
+use crate::route::{Elsewhere, OneUpstream, Priority, Resolve, Resolved, Substitute};
 use crate::stamp::{hit_response, not_cached, stamp, stamp_shadow, strip_own_headers};
 use crate::store::Owner;
 use crate::wire::controls::{Controls, header};
@@ -220,7 +220,8 @@ impl Gate {
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
-        if parts.method != Method::POST || !is_cacheable(parts.uri.path()) {
+        let is_read = parts.extensions.get::<Elsewhere>().is_none_or(|elsewhere| elsewhere.is_read);
+        if parts.method != Method::POST || !is_cacheable(parts.uri.path()) || !is_read {
             // Nobody checks here what a call that is not for the cache says to it.
             if let Ok(controls) = Controls::read(&parts.headers, None, None) {
                 self.hear(owner_of(&parts, &controls), controls.feedback);
@@ -514,7 +515,10 @@ impl Gate {
         if parts.uri.query().is_some() {
             return Err(Reason::NotCacheable);
         }
-        let Resolved { upstream, model } = self.settings.upstream.resolve(request.path(), request.model());
+        let Resolved { upstream, model } = match parts.extensions.get::<Elsewhere>() {
+            Some(elsewhere) => Resolved { upstream: elsewhere.upstream.clone(), model: request.model().to_owned() },
+            None => self.settings.upstream.resolve(request.path(), request.model()),
+        };
         let mut prompt = request.prompt(Surroundings {
             tenant,
             cache: controls.cache.clone(),

@@ -29,6 +29,15 @@ impl Resolve for OneUpstream {
     }
 }
 
+/// In a request's extensions: somebody else sends it, by rules of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Names where to, in place of what [`Resolve`] says; the model is the one that the body names.
+    pub upstream: String,
+    /// Whether the body is here. Without it nothing is looked up.
+    pub is_read: bool,
+}
+
 /// In a response's extensions: another upstream answered than the one that the request resolves to. Such an answer is
 /// sent, and never kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use http::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER};
 use super::credentials::Credentials;
 use super::error::ApiError;
 use super::keys::{KeyRecord, KeyScope, KeysInForce};
-use super::limits::{Held, TooMuch};
+use super::limits::{Held, Permit, TooMuch};
 use super::{App, scopes};
 use crate::body::discard;
 use crate::body::problem_response;
@@ -173,17 +173,24 @@ pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, 
     // A gRPC route serves all calls of its service.
     let route = route.map(|route| if route.ends_with("/{*method}") { uri.path() } else { route });
     let scope = scopes::needed(request.method(), route);
-    let admitted = admit(&app, &mut request, scope).and_then(|tenant| match &tenant {
-        Some(tenant) => app.traffic.admit(tenant).map_err(Refusal::from),
-        None => Ok(None),
-    });
-    match admitted {
+    match let_in(&app, &mut request, scope) {
         Ok(None) => next.run(request).await,
         Ok(Some(permit)) => next.run(request).await.map(|body| Body::new(Held { body, _permit: permit })),
         Err(refusal) => {
             discard(pin!(request.into_body()), app.layer.body_bytes_max).await;
             refusal.into_response()
         }
+    }
+}
+
+/// The same for a call of which somebody else has the body; what is returned is to be held until it is answered.
+///
+/// # Errors
+/// Why the caller is not let in.
+pub(super) fn let_in<B>(app: &App, request: &mut http::Request<B>, scope: KeyScope) -> Result<Option<Permit>, Refusal> {
+    match admit(app, request, scope)? {
+        Some(tenant) => Ok(app.traffic.admit(&tenant)?),
+        None => Ok(None),
     }
 }
 
@@ -203,7 +210,7 @@ pub(super) async fn administrators_only(State(app): State<Arc<App>>, mut request
 }
 
 /// The caller's tenant. What the request then carries is for its handlers and the provider.
-fn admit(app: &App, request: &mut Request, scope: KeyScope) -> Result<Option<Tenant>, Refusal> {
+fn admit<B>(app: &App, request: &mut http::Request<B>, scope: KeyScope) -> Result<Option<Tenant>, Refusal> {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let is_local = peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
     let credentials = Credentials::take(request.headers_mut())?;
@@ -279,14 +286,14 @@ impl Standing {
 }
 
 /// Why a call goes no further.
-struct Refusal {
+pub(super) struct Refusal {
     problem: Problem,
     /// How long it would be refused.
     wait: Option<Duration>,
 }
 
 impl Refusal {
-    fn into_response(self) -> Response {
+    pub(super) fn into_response(self) -> Response {
         let mut response = problem_response(&self.problem);
         if let Some(wait) = self.wait {
             let whole_s = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -2,6 +2,8 @@
 
 mod asker;
 mod envoy;
+#[cfg(feature = "grpc")]
+mod extproc;
 mod matrix;
 
 use std::process::{Command, Output, Stdio};

@@ -1,10 +1,11 @@
-//! gRPC on the data listener: the cache API as `nearhit.v1.CacheService`, health and reflection.
+//! gRPC on the data listener: the cache API as `nearhit.v1.CacheService`, Envoy's external processing, health and reflection.
 //!
 //! The same functions answer as for HTTP; what is here reads their bodies from messages and writes their answers to them.
 
 mod call;
 mod codec;
 mod convert;
+mod ext_proc;
 mod health;
 mod service;
 mod status;
@@ -37,7 +38,7 @@ mod pb {
     pub(super) const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("nearhit.v1");
 }
 
-/// The services, each below its name. Only the cache's asks whose call it is.
+/// The services, each below its name. Only the cache's asks whose call it is; Envoy's asks of each request that it carries.
 pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
     let cache = CacheServiceServer::new(service::Calls::new(app)).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let cache = serving(cache).layer(from_fn_with_state(Arc::clone(app), auth::identify));
@@ -52,6 +53,7 @@ pub(super) fn routes(app: &Arc<App>) -> Router<Arc<App>> {
     );
     cache
         .merge(serving(HealthServer::new(health::Readiness::new(app))))
+        .merge(serving(ext_proc::service(app)))
         .merge(serving(v1))
         .merge(serving(v1alpha))
         .layer(from_fn(call::answer))

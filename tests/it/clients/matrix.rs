@@ -42,23 +42,31 @@ enum Reply {
 async fn every_client_gets_the_same() {
     let [Some(python), Some(llmock)] = ["NEARHIT_PYTHON", "NEARHIT_LLMOCK"].map(variable) else { return };
     let (mut counts, mut failures) = (Vec::new(), Vec::new());
-    for (client, cases, is_behind_envoy) in [
-        ("openai (npm)", cases(), false),
-        ("anthropic (npm)", cases(), false),
-        ("ai chat (npm)", cases(), false),
-        ("ai responses (npm)", cases(), false),
-        ("ai default (npm)", vec![stateful()], false),
-        ("openai (Python)", cases(), false),
-        ("anthropic (Python)", cases(), false),
-        ("langchain (Python)", cases(), false),
-        ("litellm openai (Python)", cases(), false),
-        ("litellm anthropic (Python)", cases(), false),
-        ("openai (npm)", cases(), true),
+    for (client, cases, gateway) in [
+        ("openai (npm)", cases(), ""),
+        ("anthropic (npm)", cases(), ""),
+        ("ai chat (npm)", cases(), ""),
+        ("ai responses (npm)", cases(), ""),
+        ("ai default (npm)", vec![stateful()], ""),
+        ("openai (Python)", cases(), ""),
+        ("anthropic (Python)", cases(), ""),
+        ("langchain (Python)", cases(), ""),
+        ("litellm openai (Python)", cases(), ""),
+        ("litellm anthropic (Python)", cases(), ""),
+        ("openai (npm)", cases(), " behind Envoy"),
+        #[cfg(feature = "grpc")]
+        ("openai (npm)", cases(), " with a filter in Envoy"),
+        #[cfg(feature = "grpc")]
+        ("anthropic (npm)", cases(), " with a filter in Envoy"),
     ] {
         let setup = Setup::start(&llmock).await;
-        let envoy = if is_behind_envoy { Some(Envoy::start(&python, &setup.server.url).await) } else { None };
+        let envoy = match gateway {
+            "" => None,
+            " behind Envoy" => Some(Envoy::start(&python, &setup.server.url).await),
+            _ => Some(Envoy::filtering(&python, &setup.server.url, &setup.llmock.url, &setup.llmock.url).await),
+        };
         let url = envoy.as_ref().map_or(&setup.server.url, |envoy| &envoy.url);
-        let name = if is_behind_envoy { format!("{client} behind Envoy") } else { client.to_owned() };
+        let name = format!("{client}{gateway}");
         let mut asker = Asker::start(client, &python, &llmock, url);
         let mut counted = setup.count().await;
         let mut passed = 0;
