@@ -62,8 +62,8 @@ impl Exchange {
         let first = self.shown.message().await.ok()??;
         let upstream = cluster(&first);
         let modes = first.protocol_config.unwrap_or_default();
-        if first.observability_mode || is_full_duplex(&modes) {
-            tracing::warn!(?modes, "Envoy's ext_proc filter is in a mode in which nothing is cached");
+        if first.observability_mode {
+            tracing::warn!("Envoy's ext_proc filter only observes: nothing is cached, and no key is asked for");
             return Some(());
         }
         let asked = first.request?;
@@ -87,7 +87,20 @@ impl Exchange {
                 return self.answer(shaped(request.uri().path(), refused, |body| body)).await;
             }
         };
+        if is_full_duplex(&modes) {
+            tracing::warn!(?modes, "Envoy's ext_proc filter is in a mode in which nothing is cached");
+            let mut stripped = request.headers().clone();
+            strip_own_headers(&mut stripped);
+            let nothing_more = showing(BodySendMode::None, BodySendMode::None);
+            return self.say(message::go_on(&asked, mutation(&headers, &stripped), nothing_more)).await;
+        }
         let body_mode = body_mode(&request, shown.end_of_stream, modes.request_body_mode());
+        let body_mode = if upstream.is_empty() {
+            tracing::warn!("Envoy's ext_proc filter does not say {CLUSTER}: nothing is cached");
+            None
+        } else {
+            body_mode
+        };
         let head = Head { request, headers, upstream: format!("envoy {authority} {upstream}"), body_mode };
         self.ask(app, layer, head, &asked).await
     }
@@ -212,7 +225,7 @@ impl Exchange {
 /// The cluster that Envoy has chosen, where the filter is configured to tell.
 fn cluster(first: &ProcessingRequest) -> String {
     let named = first.attributes.values().find_map(|attributes| attributes.fields.get(CLUSTER));
-    named.map(|attribute| attribute.string_value.clone()).unwrap_or_default()
+    named.map(|attribute| String::from_utf8_lossy(&attribute.string_value).into_owned()).unwrap_or_default()
 }
 
 fn is_full_duplex(modes: &ProtocolConfiguration) -> bool {

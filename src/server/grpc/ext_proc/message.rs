@@ -18,20 +18,16 @@ use crate::wire::problem::Problem;
 /// The head of a request, and the host that it names.
 ///
 /// # Errors
-/// It is none that HTTP knows.
+/// A header is none that HTTP knows.
 pub(super) fn request(head: &HttpHeaders) -> Result<(Request<()>, String), Problem> {
     let (pseudo, headers) = fields(head)?;
-    let find = |name: &str| pseudo.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let invalid = |name: &str, value: &[u8]| {
-        Problem::invalid(name, format!("{name}: is none of HTTP's, got \"{}\"", value.escape_ascii()))
-    };
+    let find = |name: &str| pseudo.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default();
     let mut request = Request::new(());
-    let method = find(":method").unwrap_or_default();
-    *request.method_mut() = Method::from_bytes(&method).map_err(|_| invalid(":method", &method))?;
-    let path = find(":path").unwrap_or_default();
-    *request.uri_mut() = Uri::from_maybe_shared(path.clone()).map_err(|_| invalid(":path", &path))?;
+    // What is unknown here may be known to the provider, and is nothing for the cache.
+    *request.method_mut() = Method::from_bytes(&find(":method")).unwrap_or_default();
+    *request.uri_mut() = Uri::from_maybe_shared(find(":path")).unwrap_or_default();
     *request.headers_mut() = headers;
-    Ok((request, String::from_utf8_lossy(&find(":authority").unwrap_or_default()).into_owned()))
+    Ok((request, String::from_utf8_lossy(&find(":authority")).into_owned()))
 }
 
 /// The head of a response.
@@ -50,7 +46,7 @@ type Fields = (Vec<(String, Bytes)>, HeaderMap);
 fn fields(head: &HttpHeaders) -> Result<Fields, Problem> {
     let (mut pseudo, mut headers) = (Vec::new(), HeaderMap::new());
     for pb::HeaderValue { key, value, raw_value } in head.headers.iter().flat_map(|map| &map.headers) {
-        let value = if raw_value.is_empty() { Bytes::copy_from_slice(value.as_bytes()) } else { raw_value.clone() };
+        let value = if raw_value.is_empty() { value.clone() } else { raw_value.clone() };
         if key.starts_with(':') {
             pseudo.push((key.clone(), value));
             continue;
@@ -86,7 +82,7 @@ fn set<'a>(name: &'a HeaderName, headers: &'a HeaderMap) -> impl Iterator<Item =
             _ => HeaderAppendAction::AppendIfExistsOrAdd,
         };
         let raw_value = Bytes::copy_from_slice(value.as_bytes());
-        let header = pb::HeaderValue { key: name.to_string(), value: String::new(), raw_value };
+        let header = pb::HeaderValue { key: name.to_string(), value: Bytes::new(), raw_value };
         HeaderValueOption { header: Some(header), append_action: action.into() }
     })
 }
@@ -192,7 +188,7 @@ mod tests {
     fn head(pairs: &[(&str, &str)]) -> HttpHeaders {
         let header = |(key, value): &(&str, &str)| pb::HeaderValue {
             key: (*key).to_owned(),
-            value: String::new(),
+            value: Bytes::new(),
             raw_value: Bytes::copy_from_slice(value.as_bytes()),
         };
         HttpHeaders {
@@ -216,8 +212,9 @@ mod tests {
         );
         assert_eq!((authority.as_str(), &whole.headers()["x-one"]), ("llm.example", &HeaderValue::from_static("1")));
         let refused = |pairs: &[(&str, &str)]| request(&head(pairs)).expect_err("no request").param;
-        assert_eq!(refused(&[(":path", "/")]).as_deref(), Some(":method"));
-        assert_eq!(refused(&[(":method", "GET")]).as_deref(), Some(":path"));
+        let unknown = |pairs: &[(&str, &str)]| request(&head(pairs)).expect("a request").0.uri().path().to_owned();
+        assert_eq!(unknown(&[(":method", "POST"), (":path", "/v1/chat/completions?q=<b>\u{1}")]), "/");
+        assert_eq!(unknown(&[(":method", "CONNECT")]), "/");
         assert_eq!(refused(&[(":method", "GET"), (":path", "/"), ("a b", "")]).as_deref(), Some("headers"));
         assert_eq!(
             response(&head(&[(":status", "429")])).map(|whole| whole.status()),
