@@ -4,6 +4,7 @@ mod asker;
 mod envoy;
 #[cfg(feature = "grpc")]
 mod extproc;
+mod litellm;
 mod matrix;
 
 use std::process::{Command, Output, Stdio};

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::asker::Asker;
 use super::envoy::Envoy;
+use super::litellm::LiteLlm;
 use crate::support::{Client, Home, Llmock, Server, until, variable};
 
 /// Questions, asked one after the other.
@@ -84,6 +85,22 @@ async fn every_client_gets_the_same() {
     // Not by `println`, which the test harness keeps to itself when a test passes.
     writeln!(std::io::stderr(), "clients: {}", counts.join(", ")).expect("stderr");
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// LiteLLM's proxy tries again by itself, and puts errors in words of its own: asked for is what it leaves as it is.
+#[tokio::test]
+async fn clients_behind_litellm_get_the_same() {
+    let [Some(python), Some(llmock)] = ["NEARHIT_PYTHON", "NEARHIT_LLMOCK"].map(variable) else { return };
+    let setup = Setup::start(&llmock).await;
+    let gateway = LiteLlm::start(&python, &setup.server.url).await;
+    for client in ["openai (npm)", "anthropic (npm)"] {
+        let mut asker = Asker::start(client, &python, &llmock, &gateway.url);
+        let mut counted = setup.count().await;
+        for case in &cases()[..2] {
+            let checked = setup.check(&mut asker, case, &mut counted).await;
+            assert_eq!(checked, Ok(()), "{client} behind LiteLLM, {}", case.name);
+        }
+    }
 }
 
 /// A provider's stand-in, and nearhit in front of it.

@@ -94,13 +94,10 @@ impl Exchange {
             let nothing_more = showing(BodySendMode::None, BodySendMode::None);
             return self.say(message::go_on(&asked, mutation(&headers, &stripped), nothing_more)).await;
         }
-        let body_mode = body_mode(&request, shown.end_of_stream, modes.request_body_mode());
-        let body_mode = if upstream.is_empty() {
+        if upstream.is_empty() {
             tracing::warn!("Envoy's ext_proc filter does not say {CLUSTER}: nothing is cached");
-            None
-        } else {
-            body_mode
-        };
+        }
+        let body_mode = if shown.end_of_stream || upstream.is_empty() { None } else { body_mode(&request) };
         let head = Head { request, headers, upstream: format!("envoy {authority} {upstream}"), body_mode };
         self.ask(app, layer, head, &asked).await
     }
@@ -235,16 +232,16 @@ fn is_full_duplex(modes: &ProtocolConfiguration) -> bool {
 
 /// How the request's body is to be shown; `None` where it is not for the cache. A body that may grow over what Envoy holds is
 /// shown as far as it goes, or Envoy would refuse it; the length of others stays in their heads.
-fn body_mode(request: &Request<()>, is_empty: bool, configured: BodySendMode) -> Option<BodySendMode> {
+fn body_mode(request: &Request<()>) -> Option<BodySendMode> {
     let is_cacheable = request.method() == Method::POST && is_cacheable(request.uri().path());
-    if !is_cacheable || is_empty || check_media(request.headers()).is_err() {
+    if !is_cacheable || check_media(request.headers()).is_err() {
         return None;
     }
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     match length {
         Some(bytes) if bytes > LOOKUP_BYTES_MAX => None,
-        Some(_) if configured != BodySendMode::BufferedPartial => Some(BodySendMode::Buffered),
-        _ => Some(BodySendMode::BufferedPartial),
+        Some(_) => Some(BodySendMode::Buffered),
+        None => Some(BodySendMode::BufferedPartial),
     }
 }
 
@@ -265,3 +262,62 @@ const CLUSTER: &str = "xds.cluster_name";
 
 /// A longer request is not looked up: its answer would not be kept, and Envoy holds no more unless told to.
 const LOOKUP_BYTES_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::super::pb::{Attribute, Attributes};
+    use super::*;
+    use http::HeaderName;
+
+    fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(path).body(()).expect("a request");
+        let pair = |(name, value): &(&str, &str)| {
+            (HeaderName::try_from(*name).expect("a name"), HeaderValue::try_from(*value).expect("a value"))
+        };
+        *request.headers_mut() = headers.iter().map(pair).collect();
+        request
+    }
+
+    #[test]
+    fn bodies_are_shown_where_they_are_for_the_cache() {
+        let check = |method: &str, path: &str, headers: &[(&str, &str)], mode: Option<BodySendMode>| {
+            assert_eq!(body_mode(&request(method, path, headers)), mode, "{method} {path} {headers:?}");
+        };
+        let chat = "/v1/chat/completions";
+        check("POST", chat, &[("content-length", "1048576")], Some(BodySendMode::Buffered));
+        check("POST", chat, &[("content-length", "1048577")], None);
+        check("POST", chat, &[], Some(BodySendMode::BufferedPartial));
+        check("POST", chat, &[("content-encoding", "gzip")], None);
+        check("POST", chat, &[("content-type", "multipart/form-data; boundary=x")], None);
+        check("POST", "/v1/messages", &[("content-type", "application/json")], Some(BodySendMode::BufferedPartial));
+        check("GET", chat, &[], None);
+        check("POST", "/v1/files", &[("content-length", "2")], None);
+    }
+
+    #[test]
+    fn lengths() {
+        #[track_caller]
+        fn check(said: Option<&str>, other: Option<&'static str>, mode: BodySendMode, expected: Option<&str>) {
+            // As the layer leaves it.
+            let mut going = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from(1))]);
+            let said = said.map(|said| HeaderValue::from_str(said).expect("a value"));
+            keep_length(&mut going, said.as_ref(), other.map(Bytes::from).as_ref(), Some(mode));
+            assert_eq!(going.get(CONTENT_LENGTH).map(|length| length.to_str().expect("text")), expected);
+        }
+        check(Some("007"), None, BodySendMode::Buffered, Some("007"));
+        check(Some("7"), Some("four"), BodySendMode::Buffered, Some("4"));
+        check(Some("7"), Some("four"), BodySendMode::BufferedPartial, None);
+        check(None, None, BodySendMode::BufferedPartial, None);
+        check(None, Some("four"), BodySendMode::BufferedPartial, None);
+    }
+
+    #[test]
+    fn the_cluster_is_where_envoy_says_it() {
+        let attribute = |name: &str, value: &str| (name.to_owned(), Attribute { string_value: Bytes::copy_from_slice(value.as_bytes()) });
+        let mut first = ProcessingRequest::default();
+        assert_eq!(cluster(&first), "");
+        let fields = [attribute("xds.route_name", "all"), attribute(CLUSTER, "openai")].into();
+        first.attributes.insert("envoy.filters.http.ext_proc".to_owned(), Attributes { fields });
+        assert_eq!(cluster(&first), "openai");
+    }
+}
