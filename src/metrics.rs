@@ -1,5 +1,6 @@
 //! Every metric's name, in one place. Labels are the words of [`crate::decision`], so their number is bounded.
 
+mod config;
 mod upstream;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::decision::{Outcome, Reason, Tier};
 /// Where metrics are registered, and read from.
 pub use prometheus_client::registry::Registry;
 
+pub use self::config::ConfigMetrics;
 pub use self::upstream::UpstreamMetrics;
 
 /// The counters of one process.

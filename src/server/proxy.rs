@@ -1,26 +1,18 @@
 //! Provider paths: the cache layer around the upstreams.
 
-use std::sync::Arc;
-
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue};
-use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{App, error};
+use super::error;
 use crate::body::shaped;
-use crate::layer::{CacheLayer, CacheService};
+use crate::layer::CacheService;
 use crate::route::Priority;
 use crate::upstream::{Answered, Upstream};
 use crate::wire::controls::header;
 use crate::wire::problem::Problem;
-
-pub(super) fn service(app: &Arc<App>) -> CacheService<Upstream> {
-    let (cache, judge) = (Arc::clone(&app.cache), app.judge.clone());
-    CacheLayer::with_judge(cache, app.layer.clone(), app.tasks.clone(), judge).layer(app.upstream.clone())
-}
 
 /// Sends `/v1/…` through the cache to the upstream; anything else is not found.
 pub(super) async fn forward(mut service: CacheService<Upstream>, mut request: Request) -> Response {

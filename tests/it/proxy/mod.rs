@@ -11,6 +11,7 @@ mod messages;
 mod responses;
 mod scope;
 mod streaming;
+mod tools;
 
 use serde_json::{Value, json};
 
