@@ -42,8 +42,7 @@ pub(super) struct Secrets {
 
 impl Reloader {
     /// Reloads whenever it is asked to, one after another, as long as somebody may ask.
-    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Reload>) {
-        let mut hangups = hangups();
+    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Reload>, mut hangups: mpsc::Receiver<()>) {
         loop {
             tokio::select! {
                 reload = asked.recv() => {
@@ -156,8 +155,8 @@ impl InForce {
     }
 }
 
-/// Something for each SIGHUP from now on.
-fn hangups() -> mpsc::Receiver<()> {
+/// Something for each SIGHUP from now on, which would end the process otherwise.
+pub(super) fn hangups() -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel(1);
     #[cfg(unix)]
     match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {

@@ -11,7 +11,7 @@ use super::Failure;
 use super::judge::{judge_key, open_judge};
 use super::keys::provider_keys;
 use super::learned::LearnedFile;
-use super::reload::{InForce, Reloader, Secrets};
+use super::reload::{InForce, Reloader, Secrets, hangups};
 use super::settings::ServeArgs;
 use crate::cache::{Cache, CacheSettings, Parts};
 use crate::clock::{Clock, SystemClock};
@@ -44,7 +44,7 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let serving = config.serve.clone();
     let in_force = InForce { config: config.clone(), written, secrets };
     let reloader = Reloader { args: args.clone(), app: Arc::clone(&app), in_force, metrics };
-    let reloading = tokio::spawn(reloader.run(asked));
+    let reloading = tokio::spawn(reloader.run(asked, hangups()));
     let served = serve(app, &serving, started, stop_signal()).await;
     reloading.abort();
     if let Some(saving) = saving {

@@ -55,7 +55,7 @@ impl Setup {
     async fn refuse(&self, name: &str, value: &str) {
         let calls = self.upstream.count();
         let message = self.client.with(name, value).chat(&question()).await.refusal(400, "invalid_value");
-        assert!(message.contains(name) && message.contains(value), "{message}");
+        assert!(message.contains(name) && message.contains(&format!("{value:?}")), "{message}");
         assert_eq!(self.upstream.count(), calls);
     }
 }
