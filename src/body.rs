@@ -82,9 +82,7 @@ pub(crate) fn shaped<B>(path: &str, response: Response<B>, body: impl FnOnce(Bod
 pub(crate) fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported =
         |message: String| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message);
-    if let Some(encoding) =
-        headers.get(CONTENT_ENCODING).filter(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
+    if let Some(encoding) = encoding(headers) {
         return Err(unsupported(format!("content-encoding {encoding:?} is not accepted; send the body as it is")));
     }
     let media = headers.get(CONTENT_TYPE).map(|t| t.to_str().unwrap_or_default().to_ascii_lowercase());
@@ -92,6 +90,15 @@ pub(crate) fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
         None | Some("application/json") => Ok(()),
         Some(other) => Err(unsupported(format!("content-type {other:?} is not accepted; send application/json"))),
     }
+}
+
+/// Whether a body is another one than its media type says: "identity", in whatever case, is no encoding (RFC 9110, 8.4.1).
+pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
+    encoding(headers).is_some()
+}
+
+fn encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get_all(CONTENT_ENCODING).iter().find(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Reads a whole body, up to `limit` bytes.

@@ -9,11 +9,13 @@ mod learn;
 mod learned;
 mod near;
 mod records;
+mod settings;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 
 use crate::clock::Clock;
@@ -35,7 +37,8 @@ pub use self::learned::{Compared, Judged, Learnt};
 /// The cache: what it is made of, and how it decides.
 pub struct Cache {
     parts: Parts,
-    settings: CacheSettings,
+    /// Those in force: whoever reads them goes on with what it read.
+    settings: RwLock<Arc<CacheSettings>>,
     metrics: Metrics,
     tallies: Tallies,
     guards: Guards,
@@ -226,15 +229,12 @@ impl Cache {
         let is_fresh = parts.store.usage().is_empty() && !parts.store.health().loading;
         let templates = Templates::new(&settings.templates, is_fresh);
         let (learning, freshness) = (Learning::default(), Freshness::default());
+        let settings = RwLock::new(Arc::new(settings));
         let cache = Self { parts, settings, metrics, tallies, guards, learning, templates, freshness };
         for (owner, _) in cache.parts.store.usage() {
             cache.tallies.create(&owner);
         }
         cache
-    }
-
-    pub fn settings(&self) -> &CacheSettings {
-        &self.settings
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -243,7 +243,7 @@ impl Cache {
 
     /// Whether meaning can be matched: there is an embedder, or callers bring vectors.
     pub fn matches_by_meaning(&self) -> bool {
-        self.parts.embedder.is_some() || self.settings.external_dimensions.is_some()
+        self.parts.embedder.is_some() || self.settings().external_dimensions.is_some()
     }
 
     /// Looks the prompt up, and counts what came of it.
@@ -394,10 +394,6 @@ impl Cache {
         &self.freshness
     }
 
-    pub(crate) fn rules(&self, cache: &CacheName) -> &CacheRules {
-        self.settings.own_rules.get(cache).unwrap_or(&self.settings.rules)
-    }
-
     /// How the store is.
     pub fn health(&self) -> Health {
         self.parts.store.health()
@@ -508,12 +504,14 @@ impl Cache {
         let ttl = ttl.unwrap_or_else(|| self.ttl(&prompt, None));
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let id = EntryId::of(&fingerprint);
+        // What has none is embedded and put into templates at no later time either.
+        let text = if prompt.has_meaning() { prompt.text } else { String::new() };
         let entry = Entry {
             id,
             fingerprint,
             tenant: prompt.scope.tenant,
             cache: prompt.scope.cache,
-            text: prompt.text,
+            text,
             slots,
             vars: prompt.vars,
             origin,
@@ -545,15 +543,10 @@ impl Cache {
 
     /// What keeps vectors of different origin apart.
     fn space(&self, vector: &Embedding) -> String {
-        match (&self.parts.embedder, self.settings.external_dimensions) {
+        match (&self.parts.embedder, self.settings().external_dimensions) {
             (Some(embedder), None) => embedder.model().to_owned(),
             _ => format!("external/{}", vector.dimensions()),
         }
-    }
-
-    /// What the operator set for caches of this name.
-    pub fn policy(&self, cache: &CacheName) -> &Policy {
-        self.settings.policies.get(cache).unwrap_or(&self.settings.policy)
     }
 }
 

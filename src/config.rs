@@ -4,6 +4,7 @@
 //! not known is a problem: a misspelt limit would otherwise be no limit.
 
 mod access;
+mod change;
 mod embed;
 mod judge;
 mod savings;
@@ -19,6 +20,7 @@ use http::Uri;
 use toml::{Table, Value};
 
 pub use self::access::AccessConfig;
+pub use self::change::Written;
 pub use self::embed::{EmbedConfig, EmbedModel};
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
@@ -31,6 +33,8 @@ use crate::store::{Durability, Limit, Limits, StoreSettings};
 use crate::templates::TemplateSettings;
 use crate::upstream::UpstreamSettings;
 use crate::upstream::judge::JudgeSettings;
+use crate::wire::answer::Figures;
+use crate::wire::compat::{Compat, Compats};
 use crate::wire::{controls, request};
 
 /// Everything that can be set.
@@ -52,6 +56,11 @@ pub struct Config {
     /// Whether identical misses share one call upstream.
     pub coalesce: bool,
     pub replay: Pace,
+    /// Products whose clients are understood.
+    pub compats: Compats,
+    pub figures: Figures,
+    /// Whether answers to requests with tools in them are kept.
+    pub tool_calls: bool,
 }
 
 /// A setting from outside the file, which it overrules.
@@ -125,6 +134,9 @@ impl Config {
             }),
             coalesce: from.read("cache.coalesce", "true or false", Value::as_bool).unwrap_or(true),
             replay: from.read("cache.replay", PACE, pace).unwrap_or_default(),
+            compats: from.compats(),
+            figures: from.word("cache.usage", &[("stored", Figures::Stored), ("zero", Figures::Zero)]),
+            tool_calls: from.flag("cache.tool_calls"),
             cache: Self::read_cache(from),
             data_dir,
         }
@@ -366,6 +378,14 @@ impl Reader<'_> {
         }
     }
 
+    /// Products whose clients are understood, by their names.
+    fn compats(&mut self) -> Compats {
+        let names = Compat::ALL.map(Compat::as_str).join(", ");
+        let product = |v: &Value| Compat::parse(v.as_str()?);
+        self.read("compat", &format!("a list of {names}"), |v| v.as_array()?.iter().map(product).collect())
+            .unwrap_or_default()
+    }
+
     fn names(&mut self, key: &str) -> Vec<String> {
         let table = key.split('.').try_fold(&self.table, |table, section| table.get(section)?.as_table());
         table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
@@ -373,18 +393,20 @@ impl Reader<'_> {
 
     /// Whatever was not taken is not known.
     fn refuse_unknown(&mut self) {
-        fn leaves(prefix: &str, table: &Table, into: &mut BTreeMap<String, String>) {
-            for (key, value) in table {
-                match value {
-                    Value::Table(inner) => leaves(&format!("{prefix}{key}."), inner, into),
-                    other => drop(into.insert(format!("{prefix}{key}"), other.to_string())),
-                }
-            }
-        }
         let mut unknown = BTreeMap::new();
         leaves("", &self.table, &mut unknown);
         for (key, value) in unknown {
             self.problem(&key, &format!("is not a known key (its value is {value})"));
+        }
+    }
+}
+
+/// The values of a table and of those in it, by their keys.
+fn leaves(prefix: &str, table: &Table, into: &mut BTreeMap<String, String>) {
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => leaves(&format!("{prefix}{key}."), inner, into),
+            other => drop(into.insert(format!("{prefix}{key}"), other.to_string())),
         }
     }
 }
@@ -451,6 +473,7 @@ mod tests {
     fn every_problem_is_named_at_once() {
         let text = r#"
             tenancy = "none"
+            compat = ["helicone", "langfuse"]
             unknown = 1
             [serve]
             listen = "nowhere"
@@ -464,6 +487,8 @@ mod tests {
             context = "any"
             context_threshold = 0.4
             replay = "slow"
+            usage = "none"
+            tool_calls = 1
             [caches.Bad]
             threshold = 0.5
             [store]
@@ -484,6 +509,7 @@ mod tests {
         let errors = parse(text, &[]).expect_err("many problems").0;
         let expected = [
             ("tenancy", "\"none\""),
+            ("compat", "\"langfuse\""),
             ("unknown", "1"),
             ("serve.listen", "\"nowhere\""),
             ("serve.insecure", "\"yes\""),
@@ -495,6 +521,8 @@ mod tests {
             ("cache.context", "\"any\""),
             ("cache.context_threshold", "0.4"),
             ("cache.replay", "\"slow\""),
+            ("cache.usage", "\"none\""),
+            ("cache.tool_calls", "1"),
             ("caches.Bad", "\"Bad\""),
             ("store.kind", "7"),
             ("upstream.openai", "ftp://x"),

@@ -26,7 +26,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{Body, BoxError, check_media, problem_response, read_body, shaped};
-use crate::cache::{Cache, Held, Judged, Lookup, Match, Miss, Query};
+use crate::cache::{Cache, Held, Judged, Lookup, Match, Miss, Query, Tiers};
 use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prompt, Reason, Tenant, Terms, Tier};
 use crate::flight::{Boarding, FlightKey, Flights, Landing};
 use crate::judge::PacedJudge;
@@ -35,6 +35,8 @@ use crate::replay::Pace;
 use crate::route::{Elsewhere, OneUpstream, Priority, Resolve, Resolved, Substitute};
 use crate::stamp::{hit_response, not_cached, stamp, stamp_shadow, strip_own_headers};
 use crate::store::Owner;
+use crate::wire::answer::Figures;
+use crate::wire::compat::{self, Compats};
 use crate::wire::controls::{Controls, header};
 use crate::wire::json;
 use crate::wire::problem::Problem;
@@ -57,6 +59,12 @@ pub struct LayerSettings {
     pub coalesce: bool,
     /// How fast streamed hits are sent.
     pub replay: Pace,
+    /// Products whose headers for their caches are understood.
+    pub compats: Compats,
+    /// What streamed and plain hits say that they cost.
+    pub figures: Figures,
+    /// Whether answers to requests with tools in them are kept, calls of tools too; only an equal request is served.
+    pub tool_calls: bool,
 }
 
 impl Default for LayerSettings {
@@ -70,6 +78,9 @@ impl Default for LayerSettings {
             patience: Duration::from_millis(250),
             coalesce: true,
             replay: Pace::default(),
+            compats: Compats::new(),
+            figures: Figures::default(),
+            tool_calls: false,
         }
     }
 }
@@ -106,6 +117,15 @@ impl CacheLayer {
     ) -> Self {
         let audits = Arc::new(Semaphore::new(AUDITS_MAX));
         let flights = Arc::default();
+        Self { gate: Arc::new(Gate { cache, settings, tasks, flights, judge, audits }) }
+    }
+
+    /// A layer that behaves otherwise over the same cache. Calls on their way through this one go on as they began, and
+    /// are shared with equal calls through that.
+    pub fn renewed(&self, settings: LayerSettings, judge: Option<Arc<PacedJudge>>) -> Self {
+        let Gate { cache, settings: _, tasks, flights, judge: _, audits } = &*self.gate;
+        let (cache, tasks) = (Arc::clone(cache), tasks.clone());
+        let (flights, audits) = (Arc::clone(flights), Arc::clone(audits));
         Self { gate: Arc::new(Gate { cache, settings, tasks, flights, judge, audits }) }
     }
 }
@@ -188,7 +208,7 @@ impl Asked {
     /// The question with its scope, the bytes that ask it, with whose keys, and what is kept with the answer: whoever
     /// differs in nothing of it would get the same answer, or the same refusal.
     fn flight_key(&self, body: &Bytes) -> FlightKey {
-        let Controls { ttl, tags, sources, .. } = &self.controls;
+        let Controls { ttl, ttl_most, read_only, tags, sources, .. } = &self.controls;
         let Caller { keys, priority } = &self.caller;
         let mut hasher = blake3::Hasher::new_derive_key("nearhit 2026-11-22 flight v1");
         hasher.update(&Fingerprint::split(&self.prompt).0.exact);
@@ -197,7 +217,7 @@ impl Asked {
             let hash = key.as_ref().map(|key| blake3::hash(key.as_bytes()));
             hasher.update(hash.as_ref().map_or(&[0; 32][..], |hash| hash.as_bytes()));
         }
-        let form = format!("{:?}", (self.request.path(), priority, ttl, tags, sources));
+        let form = format!("{:?}", (self.request.path(), priority, ttl, ttl_most, read_only, tags, sources));
         hasher.update(form.as_bytes());
         *hasher.finalize().as_bytes()
     }
@@ -223,10 +243,10 @@ impl Gate {
         let is_read = parts.extensions.get::<Elsewhere>().is_none_or(|elsewhere| elsewhere.is_read);
         if parts.method != Method::POST || !is_cacheable(parts.uri.path()) || !is_read {
             // Nobody checks here what a call that is not for the cache says to it.
-            if let Ok(controls) = Controls::read(&parts.headers, None, None) {
+            if let Ok(controls) = Controls::read_with(&self.settings.compats, &parts.headers, None, None) {
                 self.hear(owner_of(&parts, &controls), controls.feedback);
             }
-            strip_own_headers(&mut parts.headers);
+            self.strip(&mut parts.headers);
             return self.pass(inner, Request::from_parts(parts, Body::new(body)), Reason::NotCacheable).await;
         }
         let Read { body, only_if_cached, feedback, owner, asked } = match self.read(&parts, body).await {
@@ -234,7 +254,7 @@ impl Gate {
             Err(problem) => return Ok(problem_response(&problem)),
         };
         self.hear(owner, feedback);
-        strip_own_headers(&mut parts.headers);
+        self.strip(&mut parts.headers);
         let forward = |body: Bytes| {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             // It is none, or the request was refused.
@@ -263,6 +283,7 @@ impl Gate {
         } else {
             let query = Query {
                 terms: asked.controls.terms,
+                tiers: if asked.controls.exact_only { Tiers::EXACT } else { Tiers::ALL },
                 patience: Some(self.settings.patience),
                 is_comparable: !only_if_cached,
                 ..Query::new(asked.prompt.clone())
@@ -332,6 +353,12 @@ impl Gate {
                 Ok(problem_response(&Problem::new(StatusCode::BAD_GATEWAY, "upstream_broke_off", message)))
             }
         }
+    }
+
+    /// Takes away what is for this cache and nobody behind it.
+    fn strip(&self, headers: &mut HeaderMap) {
+        strip_own_headers(headers);
+        compat::strip(&self.settings.compats, headers);
     }
 
     /// Whether the answer to the same question, on its way to somebody else, will do. Whoever has terms of its own may find
@@ -457,7 +484,8 @@ impl Gate {
 
     /// The stored answer for this client; `None` if it cannot be told, and be it for a panic.
     fn replay(&self, asked: &Asked, found: &Match) -> Option<Response<Body>> {
-        let telling = AssertUnwindSafe(|| hit_response(&asked.request, found, self.settings.replay));
+        let telling =
+            AssertUnwindSafe(|| hit_response(&asked.request, found, self.settings.replay, self.settings.figures));
         let told = std::panic::catch_unwind(telling);
         told.inspect_err(|_| tracing::error!(entry = %found.entry.id, "a stored answer cannot be told")).ok()
     }
@@ -495,7 +523,7 @@ impl Gate {
         let request = ProviderRequest::new(parts.uri.path(), value)
             .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body {error}")))?;
         let (body_cache, body_own) = (request.own_field("cache"), request.own_field("nearhit"));
-        let controls = Controls::read(&parts.headers, body_cache, body_own)?;
+        let controls = Controls::read_with(&self.settings.compats, &parts.headers, body_cache, body_own)?;
         let body = if body_cache.is_some() || body_own.is_some() {
             json::without_fields(&bytes, OWN_FIELDS).map_err(|error| Problem::not_json(&error, &bytes))?.into()
         } else {
@@ -524,9 +552,10 @@ impl Gate {
             cache: controls.cache.clone(),
             upstream,
             headers: answer_headers(&parts.headers),
-            attributes: Attributes::new(),
+            attributes: controls.attributes.clone(),
             vars: controls.vars.clone(),
             temperature_max: self.settings.temperature_max,
+            tool_calls: self.settings.tool_calls,
         })?;
         prompt.scope.model = model;
         let keys = [AUTHORIZATION, HeaderName::from_static("x-api-key")].map(|name| parts.headers.get(name).cloned());

@@ -1,5 +1,6 @@
 //! Every metric's name, in one place. Labels are the words of [`crate::decision`], so their number is bounded.
 
+mod config;
 mod savings;
 mod upstream;
 
@@ -17,6 +18,7 @@ use crate::decision::{Outcome, Reason, Tier};
 /// Where metrics are registered, and read from.
 pub use prometheus_client::registry::Registry;
 
+pub use self::config::ConfigMetrics;
 pub use self::savings::SavingsMetrics;
 pub use self::upstream::UpstreamMetrics;
 

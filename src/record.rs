@@ -10,12 +10,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio_util::task::TaskTracker;
 
-use crate::body::{Body, BoxError};
+use crate::body::{Body, BoxError, is_encoded};
 use crate::cache::{Cache, Held, NewEntry};
 use crate::compare::Comparison;
 use crate::decision::{Admission, Embedding, Origin, Prompt};
@@ -122,11 +122,10 @@ impl Keep {
     pub(crate) fn record(self, response: Response<Body>) -> Response<Body> {
         let headers = response.headers();
         let media = headers.get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or_default();
-        let encoded = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
         let rule = match media.split(';').next().unwrap_or_default().trim() {
             _ if response.status() != StatusCode::OK => "status",
             _ if response.extensions().get::<Substitute>().is_some() => "substitute",
-            _ if encoded => "encoding",
+            _ if is_encoded(headers) => "encoding",
             // Nobody asks such a body for its end.
             _ if response.body().is_end_stream() => "empty",
             "application/json" => return response.map(|body| Body::new(Recorded::json(body, self))),
@@ -157,11 +156,14 @@ impl Keep {
             is_audit,
             landing,
         } = self;
+        if controls.read_only {
+            return cache.metrics().dropped("read_only");
+        }
         if let Some(reason) = cache.refuses(&prompt) {
             return cache.metrics().dropped(reason.as_str());
         }
         // The model that upstream was asked for, whatever name the client has for it.
-        match answered.admission(&request, &prompt.scope.model, status.as_u16()) {
+        match answered.admission(&request, &prompt.scope, status.as_u16()) {
             Admission::Drop(rule) => cache.metrics().dropped(rule),
             Admission::Keep => {
                 let answer = answered.into_answer(timing);
@@ -170,6 +172,7 @@ impl Keep {
                     return cache.metrics().dropped("too_large");
                 }
                 let owner = Owner { tenant: prompt.scope.tenant.clone(), cache: prompt.scope.cache.clone() };
+                let ttl = cache.ttl(&prompt, controls.ttl);
                 let (fresh, question) = (answer.clone(), prompt.text.clone());
                 let new = NewEntry {
                     origin,
@@ -178,7 +181,7 @@ impl Keep {
                     tags: controls.tags,
                     sources: controls.sources,
                     created_ms: None,
-                    ttl: Some(cache.ttl(&prompt, controls.ttl)),
+                    ttl: Some(controls.ttl_most.map_or(ttl, |most| ttl.min(most))),
                     prompt,
                     vector,
                 };

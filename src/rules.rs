@@ -60,7 +60,7 @@ impl Cache {
     /// Time to live of an answer to the prompt for which `asked` was asked for, if anything was.
     pub(crate) fn ttl(&self, prompt: &Prompt, asked: Option<Duration>) -> Duration {
         let ttl = asked.unwrap_or(self.settings().ttl);
-        let CacheRules { perishable, perishable_ttl, .. } = *self.rules(&prompt.scope.cache);
+        let CacheRules { perishable, perishable_ttl, .. } = self.rules(&prompt.scope.cache);
         let is_shorter = perishable == Perishable::Ttl && perishable_ttl < ttl;
         if is_shorter && self.is_perishable(&prompt.text) { perishable_ttl } else { ttl }
     }
@@ -88,7 +88,7 @@ impl Cache {
     /// Whether an answer of this age to `stored` is too old for the prompt. A question of now that was stored says by
     /// its own time to live how long its answer holds.
     fn is_stale(&self, prompt: &Prompt, stored: &str, age_ms: u64) -> bool {
-        let CacheRules { perishable, perishable_ttl, .. } = *self.rules(&prompt.scope.cache);
+        let CacheRules { perishable, perishable_ttl, .. } = self.rules(&prompt.scope.cache);
         let is_old = perishable == Perishable::Ttl && u128::from(age_ms) > perishable_ttl.as_millis();
         is_old && self.is_perishable(&prompt.text) && !self.is_perishable(stored)
     }

@@ -7,7 +7,7 @@ use crate::body::{Body, problem_response};
 use crate::cache::Match;
 use crate::decision::{Outcome, Reason};
 use crate::replay::Pace;
-use crate::wire::answer::{Fresh, Replay};
+use crate::wire::answer::{Figures, Fresh, Replay};
 use crate::wire::controls::{OWN_HEADER_PREFIX, header};
 use crate::wire::problem::Problem;
 use crate::wire::request::ProviderRequest;
@@ -17,9 +17,9 @@ pub(crate) fn strip_own_headers(headers: &mut HeaderMap) {
     own.into_iter().for_each(|name| drop(headers.remove(name)));
 }
 
-pub(crate) fn hit_response(request: &ProviderRequest, found: &Match, pace: Pace) -> Response<Body> {
+pub(crate) fn hit_response(request: &ProviderRequest, found: &Match, pace: Pace, figures: Figures) -> Response<Body> {
     let now_s = (found.entry.life.created_ms + found.age_ms) / 1000;
-    let fresh = Fresh { nonce: fastrand::u128(..), now_s };
+    let fresh = Fresh { nonce: fastrand::u128(..), now_s, figures };
     let schedule = pace.schedule(&found.entry.answer);
     let (media, body) = match request.replay(&found.entry.answer, &fresh, schedule.piece_bytes) {
         Replay::Json(body) => ("application/json", Body::from(body)),

@@ -38,7 +38,7 @@ impl Cache {
     pub(super) fn weigh(&self, query: &Query, found: Match) -> Lookup {
         let owner = owner(&query.prompt);
         let policy = self.policy(&owner.cache);
-        let learned = self.learning.create(&owner, policy);
+        let learned = self.learning.create(&owner, &policy);
         let draws = [fastrand::f64(), fastrand::f64()];
         let terms = ChoiceTerms { error_max: None, is_shadow: policy.shadow, is_comparable: query.is_comparable };
         let (judged, refused) = learned.lock().choose_template(found.entry.id, terms, draws);

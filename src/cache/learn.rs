@@ -64,7 +64,7 @@ impl Cache {
         let Some(entry) = self.parts.store.get(id).await?.filter(|entry| Owner::of(entry) == *owner) else {
             return Ok(false);
         };
-        let learned = self.learning.create(owner, self.policy(&owner.cache));
+        let learned = self.learning.create(owner, &self.policy(&owner.cache));
         match text.map(normalise) {
             None => learned.lock().hear(id, is_right),
             Some(text) if text == entry.text => learned.lock().hear_of_itself(id, is_right),
@@ -181,7 +181,7 @@ impl Cache {
                 Ok(Line { owner, model, learned: Some(learned) }) => {
                     complaints.insert(owner.clone(), learned.complaints());
                     if model == self.model() {
-                        let policy = *self.policy(&owner.cache);
+                        let policy = self.policy(&owner.cache);
                         self.learning.restore(owner, learned, &policy);
                     } else {
                         // Another model's scores are worth something else.
@@ -193,7 +193,7 @@ impl Cache {
             }
         }
         for (owner, complaints) in complaints {
-            self.learning.restore_complaints(&owner, complaints, self.policy(&owner.cache));
+            self.learning.restore_complaints(&owner, complaints, &self.policy(&owner.cache));
         }
         first_error.map_or(Ok(()), Err)
     }

@@ -119,9 +119,13 @@ impl Learning {
         self.all.read().of(owner)
     }
 
+    /// What the cache learned, held to this policy.
     pub(crate) fn create(&self, owner: &Owner, policy: &Policy) -> Arc<Mutex<Learned>> {
         match self.of(owner) {
-            Some(learned) => learned,
+            Some(learned) => {
+                learned.lock().hold_to(policy);
+                learned
+            }
             None => self.all.write().create(owner, || Learned::new(policy)),
         }
     }
@@ -196,6 +200,13 @@ impl Learned {
             requests: 0,
             compared: Compared::default(),
             served: VecDeque::new(),
+        }
+    }
+
+    /// Works the bound out under a policy, if that is another one than before.
+    fn hold_to(&mut self, policy: &Policy) {
+        if self.bound.terms() != (policy.budget, policy.labels()) {
+            self.bound.set_terms(policy.budget, policy.labels());
         }
     }
 

@@ -105,7 +105,7 @@ impl Cache {
     fn choose(&self, query: &Query, field: &Field) -> Option<Choice> {
         let owner = owner(&query.prompt);
         let policy = self.policy(&owner.cache);
-        let learned = self.learning.create(&owner, policy);
+        let learned = self.learning.create(&owner, &policy);
         let scored: Vec<(EntryId, f64)> =
             field.accepted.iter().map(|found| (field.candidates[found.index].entry.id, found.score)).collect();
         if scored.is_empty() {

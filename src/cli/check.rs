@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
+use super::judge::{judge_key, open_judge};
 use super::settings::read_config;
 use crate::config::{AccessConfig, Config};
 use crate::server::keys::KeyFile;
+use crate::upstream::judge::JudgeSettings;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -19,13 +21,17 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let config = read_config(Some(&args.config), &[])?;
     super::keys::provider_keys(&config.upstream)?;
+    let judge = |settings: &JudgeSettings| {
+        let key = judge_key(settings).transpose()?;
+        open_judge(settings, key.as_ref())
+    };
     #[cfg(feature = "candle")]
     if let crate::config::EmbedModel::Local(_) = config.embed.model
         && let Err(error) = super::serve::open_embedder(&config)
     {
         return Err(Failure::config(format!("{}: embed.model: {error}", args.config.display())));
     }
-    if let Some(Err(error)) = config.judge.as_ref().map(super::judge::open_judge) {
+    if let Some(Err(error)) = config.judge.as_ref().map(judge) {
         return Err(Failure::config(format!("{}: {error}", args.config.display())));
     }
     if let Some(warning) = unused_keys(&config) {

@@ -7,13 +7,25 @@ use crate::upstream::{Endpoint, KeySource, ProviderKey, UpstreamSettings};
 
 /// By the upstream's name.
 pub(super) fn provider_keys(settings: &UpstreamSettings) -> Result<HashMap<String, ProviderKey>, Failure> {
+    let (keys, problems) = read_provider_keys(settings);
+    if problems.is_empty() { Ok(keys) } else { Err(Failure::config(problems.join("\n"))) }
+}
+
+/// Those that can be read, and what is wrong with the others.
+pub(super) fn read_provider_keys(settings: &UpstreamSettings) -> (HashMap<String, ProviderKey>, Vec<String>) {
     let read = |endpoint: &Endpoint| {
         let name = &endpoint.name;
         let section = if endpoint.is_default() { format!("upstream.{name}_") } else { format!("upstream {name:?}: ") };
-        let key = read_key(&section, endpoint.key.as_ref()?);
-        Some(key.map(|key| (name.clone(), key)).map_err(Failure::config))
+        Some((name.clone(), read_key(&section, endpoint.key.as_ref()?)))
     };
-    settings.endpoints.iter().filter_map(read).collect()
+    let (mut keys, mut problems) = (HashMap::new(), Vec::new());
+    for (name, key) in settings.endpoints.iter().filter_map(read) {
+        match key {
+            Ok(key) => drop(keys.insert(name, key)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    (keys, problems)
 }
 
 /// The error says where the key should be, never the key; `section` is what stands before `key_env` there.

@@ -13,6 +13,7 @@ mod keys;
 mod learned;
 #[cfg(feature = "candle")]
 mod model;
+mod reload;
 mod serve;
 mod settings;
 mod templates;

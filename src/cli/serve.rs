@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
 use super::Failure;
-use super::judge::open_judge;
+use super::judge::{judge_key, open_judge};
 use super::keys::provider_keys;
 use super::learned::LearnedFile;
+use super::reload::{InForce, Reloader, Secrets, hangups};
 use super::settings::ServeArgs;
 use crate::cache::{Cache, CacheSettings, Parts};
 use crate::clock::{Clock, SystemClock};
@@ -17,15 +19,18 @@ use crate::config::{Config, EmbedModel};
 use crate::decision::EMBEDDER;
 use crate::embed::Embedder;
 use crate::layer::LayerSettings;
+use crate::metrics::ConfigMetrics;
 use crate::savings::Savings;
 use crate::server::keys::KeyFile;
-use crate::server::{App, IdempotencyKeys, Keys, Secret, ServeError, Traffic, serve};
+use crate::server::{App, IdempotencyKeys, Keys, Live, LiveSettings, Reloads, Secret, ServeError, Traffic, serve};
 use crate::store::{OpenStoreError, Store, StoreSettings};
 use crate::upstream::Upstream;
 
 pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
-    let config = args.read()?;
-    let app = Arc::new(open(&config).await?);
+    let (config, written) = args.read()?;
+    let (reloads, asked) = Reloads::new();
+    let Opened { app, metrics, secrets } = open(&config, reloads).await?;
+    let app = Arc::new(app);
     let degraded: Vec<_> = app.degraded.iter().copied().collect();
     let (embedder, engine) = (app.embedder.clone(), app.engine.clone());
     let started = |data: std::net::SocketAddr, admin: std::net::SocketAddr| {
@@ -37,7 +42,12 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
         StoreSettings::Local { .. } => Some(LearnedFile::open(Arc::clone(&app.cache), &config.data_dir)),
     };
     let saving = learned.clone().map(|learned| tokio::spawn(learned.keep_saving()));
-    let served = serve(app, &config.serve, started, stop_signal()).await;
+    let serving = config.serve.clone();
+    let in_force = InForce { config: config.clone(), written, secrets };
+    let reloader = Reloader { args: args.clone(), app: Arc::clone(&app), in_force, metrics };
+    let reloading = tokio::spawn(reloader.run(asked, hangups()));
+    let served = serve(app, &serving, started, stop_signal()).await;
+    reloading.abort();
     if let Some(saving) = saving {
         saving.abort();
     }
@@ -53,7 +63,14 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn open(config: &Config) -> Result<App, Failure> {
+/// A server that can be started.
+struct Opened {
+    app: App,
+    metrics: ConfigMetrics,
+    secrets: Secrets,
+}
+
+async fn open(config: &Config, reloads: Reloads) -> Result<Opened, Failure> {
     // First: it locks the data folder.
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let mut degraded = BTreeSet::new();
@@ -86,11 +103,12 @@ async fn open(config: &Config) -> Result<App, Failure> {
             "the shipped calibration is of {EMBEDDER}: with another model the error budget holds only with a judge"
         );
     }
-    let external_dimensions = match config.embed.model {
-        EmbedModel::External { dimensions } => Some(dimensions),
-        EmbedModel::Local(_) => None,
-    };
-    let judge = match config.judge.as_ref().map(open_judge).transpose() {
+    let mut judges_key = None;
+    let judge = config.judge.as_ref().map(|settings| {
+        judges_key = judge_key(settings).transpose()?;
+        open_judge(settings, judges_key.as_ref())
+    });
+    let judge = match judge.transpose() {
         Ok(judge) => judge.map(Arc::new),
         Err(error) if config.serve.strict => return Err(Failure::config(error)),
         Err(error) => {
@@ -100,28 +118,20 @@ async fn open(config: &Config) -> Result<App, Failure> {
         }
     };
     let mut registry = Registry::default();
-    let settings = CacheSettings { external_dimensions, ..config.cache.clone() };
-    let cache = Cache::new(Parts { store, embedder, clock }, settings, &mut registry);
-    let providers_keys = provider_keys(&config.upstream)?;
-    let upstream = Upstream::new(config.upstream.clone(), &providers_keys, &mut registry)
+    let metrics = ConfigMetrics::register(&mut registry);
+    let cache = Arc::new(Cache::new(Parts { store, embedder, clock }, cache_settings(config), &mut registry));
+    let secrets = Secrets { providers: provider_keys(&config.upstream)?, judge: judges_key };
+    let upstream = Upstream::new(config.upstream.clone(), &secrets.providers, &mut registry)
         .map_err(|error| Failure::os(format!("TLS: {error}")))?;
+    let tasks = TaskTracker::new();
     let savings = Savings::new(config.savings.clone(), config.serve.body_bytes_max, &mut registry);
-    Ok(App {
-        cache: Arc::new(cache),
+    let layer = layer_settings(config, &upstream);
+    let live = LiveSettings { layer, upstream, savings, judge, api_patience: config.embed.api_patience };
+    let app = App {
+        live: RwLock::new(Arc::new(Live::new(Arc::clone(&cache), tasks.clone(), live))),
+        cache,
         registry,
-        layer: LayerSettings {
-            upstream: upstream.resolver(),
-            temperature_max: config.temperature_max,
-            body_bytes_max: config.serve.body_bytes_max,
-            answer_bytes_max: config.answer_bytes_max,
-            coalesce: config.coalesce,
-            patience: config.embed.proxy_patience,
-            replay: config.replay,
-        },
-        upstream,
-        savings,
-        judge,
-        api_patience: config.embed.api_patience,
+        reloads,
         tenancy: config.tenancy,
         keys,
         traffic: Traffic::new(config.access.limits.clone()),
@@ -129,9 +139,35 @@ async fn open(config: &Config) -> Result<App, Failure> {
         embedder: model,
         engine,
         degraded,
-        tasks: TaskTracker::new(),
+        tasks,
         idempotency: IdempotencyKeys::default(),
-    })
+    };
+    Ok(Opened { app, metrics, secrets })
+}
+
+/// How the cache decides.
+pub(super) fn cache_settings(config: &Config) -> CacheSettings {
+    let external_dimensions = match config.embed.model {
+        EmbedModel::External { dimensions } => Some(dimensions),
+        EmbedModel::Local(_) => None,
+    };
+    CacheSettings { external_dimensions, ..config.cache.clone() }
+}
+
+/// How provider paths are served.
+pub(super) fn layer_settings(config: &Config, upstream: &Upstream) -> LayerSettings {
+    LayerSettings {
+        upstream: upstream.resolver(),
+        temperature_max: config.temperature_max,
+        body_bytes_max: config.serve.body_bytes_max,
+        answer_bytes_max: config.answer_bytes_max,
+        coalesce: config.coalesce,
+        patience: config.embed.proxy_patience,
+        replay: config.replay,
+        compats: config.compats.clone(),
+        figures: config.figures,
+        tool_calls: config.tool_calls,
+    }
 }
 
 /// The store that the configuration names. A folder that cannot be written is no reason not to serve: its entries are

@@ -6,10 +6,10 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::Failure;
-use crate::config::{Config, Override};
+use crate::config::{Config, Override, Written};
 
 /// Each flag overrules its environment variable, and that the file.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct ServeArgs {
     /// Configuration file (TOML).
     #[arg(long, env = "NEARHIT_CONFIG", value_name = "FILE")]
@@ -44,7 +44,8 @@ pub(super) struct ServeArgs {
 }
 
 impl ServeArgs {
-    pub(super) fn read(&self) -> Result<Config, Failure> {
+    /// The configuration, and how it is written.
+    pub(super) fn read(&self) -> Result<(Config, Written), Failure> {
         let Self {
             config,
             listen,
@@ -73,12 +74,16 @@ impl ServeArgs {
             .chain(flags)
             .filter_map(|(key, origin, value)| Some(Override { key, origin: origin.into(), value: value? }))
             .collect();
-        read_config(config.as_deref(), &overrides)
+        read_written(config.as_deref(), &overrides)
     }
 }
 
 /// Reads and checks the file, or the defaults without one.
 pub(super) fn read_config(file: Option<&Path>, overrides: &[Override]) -> Result<Config, Failure> {
+    read_written(file, overrides).map(|(config, _)| config)
+}
+
+fn read_written(file: Option<&Path>, overrides: &[Override]) -> Result<(Config, Written), Failure> {
     let (name, text) = match file {
         Some(path) => {
             let name = path.display().to_string();
@@ -88,5 +93,7 @@ pub(super) fn read_config(file: Option<&Path>, overrides: &[Override]) -> Result
         None => ("defaults".to_owned(), String::new()),
     };
     let default_data_dir = dirs::data_dir().unwrap_or_else(|| PathBuf::from(".")).join("nearhit");
-    Config::parse(&name, &text, overrides, default_data_dir).map_err(|errors| Failure::config(errors.to_string()))
+    let config = Config::parse(&name, &text, overrides, default_data_dir);
+    let both = config.and_then(|config| Ok((config, Written::parse(&name, &text, overrides)?)));
+    both.map_err(|errors| Failure::config(errors.to_string()))
 }

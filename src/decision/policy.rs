@@ -141,6 +141,8 @@ const COMPARED_BYTES_MAX: usize = 16 << 10;
 pub enum Finish {
     /// It had said all it wanted to.
     Complete,
+    /// It calls tools of the client's, and the calls are whole.
+    ToolCalls,
     /// Cut, filtered, calling a tool, or unsaid.
     Other,
 }
@@ -156,6 +158,8 @@ pub struct Recording<'a> {
     pub has_refusal: bool,
     pub has_error: bool,
     pub has_tool_calls: bool,
+    /// The operator lets such calls be kept, and the request is looked up by its exact key only.
+    pub may_call_tools: bool,
     pub choices: usize,
     pub model_asked: &'a str,
     /// Model that answered, where the provider says so.
@@ -182,22 +186,24 @@ impl Policy {
             has_refusal,
             has_error,
             has_tool_calls,
+            may_call_tools,
             choices,
             model_asked,
             model_served,
             json_asked,
         } = *recording;
+        let calls_tools = may_call_tools && has_tool_calls && finish == Finish::ToolCalls;
         let rules = [
             (status != 200, "status"),
             (!whole, "incomplete"),
             (has_error, "error"),
             (choices != 1, "choices"),
-            (finish != Finish::Complete, "finish_reason"),
+            (finish != Finish::Complete && !calls_tools, "finish_reason"),
             (has_refusal, "refusal"),
-            (has_tool_calls, "tool_calls"),
-            (text.trim().is_empty(), "empty"),
+            (has_tool_calls && !calls_tools, "tool_calls"),
+            (text.trim().is_empty() && !calls_tools, "empty"),
             (model_served.is_some_and(|served| !same_model(model_asked, served)), "model"),
-            (json_asked && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err(), "json"),
+            (json_asked && !calls_tools && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err(), "json"),
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {
             Some((_, rule)) => Admission::Drop(rule),
@@ -368,6 +374,7 @@ mod tests {
             has_refusal: false,
             has_error: false,
             has_tool_calls: false,
+            may_call_tools: false,
             choices: 1,
             model_asked: "gpt-4o",
             model_served: Some("gpt-4o-2024-08-06"),
@@ -380,6 +387,14 @@ mod tests {
         check(Recording { model_served: None, ..clean }, Admission::Keep);
         check(Recording { json_asked: true, ..clean }, Admission::Keep);
         check(Recording { status: 201, ..clean }, Admission::Drop("status"));
+        let calls = Recording { finish: Finish::ToolCalls, has_tool_calls: true, text: "", json_asked: true, ..clean };
+        check(Recording { may_call_tools: true, ..calls }, Admission::Keep);
+        check(calls, Admission::Drop("finish_reason"));
+        check(Recording { may_call_tools: true, has_tool_calls: false, ..calls }, Admission::Drop("finish_reason"));
+        check(Recording { may_call_tools: true, finish: Finish::Other, ..calls }, Admission::Drop("finish_reason"));
+        check(Recording { may_call_tools: true, finish: Finish::Complete, ..calls }, Admission::Drop("tool_calls"));
+        check(Recording { may_call_tools: true, ..clean }, Admission::Keep);
+        check(Recording { may_call_tools: true, text: "", ..clean }, Admission::Drop("empty"));
         check(Recording { whole: false, ..clean }, Admission::Drop("incomplete"));
         check(Recording { finish: Finish::Other, ..clean }, Admission::Drop("finish_reason"));
         check(Recording { text: " \n", ..clean }, Admission::Drop("empty"));

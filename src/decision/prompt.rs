@@ -36,7 +36,7 @@ impl Prompt {
 
     /// Whether there is anything that could be near in meaning.
     pub fn has_meaning(&self) -> bool {
-        !self.text.is_empty()
+        !self.text.is_empty() && !self.scope.surface.is_with_tools()
     }
 }
 
@@ -91,6 +91,10 @@ pub enum Surface {
     Completions,
     /// A request for embeddings.
     Embeddings,
+    /// A chat completion request with tools in it, or calls of them: only an equal one may be answered alike.
+    ChatWithTools,
+    /// A request to Anthropic's messages with tools in it, or calls of them.
+    MessagesWithTools,
 }
 
 impl Surface {
@@ -102,7 +106,14 @@ impl Surface {
             Surface::Responses => "responses",
             Surface::Completions => "completions",
             Surface::Embeddings => "embeddings",
+            Surface::ChatWithTools => "chat_with_tools",
+            Surface::MessagesWithTools => "messages_with_tools",
         }
+    }
+
+    /// Whether answers may be calls of the client's tools.
+    pub fn is_with_tools(self) -> bool {
+        matches!(self, Surface::ChatWithTools | Surface::MessagesWithTools)
     }
 }
 

@@ -44,6 +44,11 @@ impl UpstreamMetrics {
         self.tries.get_or_create(&TryLabels { upstream: upstream.to_owned(), result }).inc();
     }
 
+    /// It is asked no more.
+    pub fn is_gone(&self, upstream: &str) {
+        self.open.remove(&UpstreamLabels { upstream: upstream.to_owned() });
+    }
+
     pub fn is_open(&self, upstream: &str, is_open: bool) {
         self.open.get_or_create(&UpstreamLabels { upstream: upstream.to_owned() }).set(i64::from(is_open));
     }

@@ -33,14 +33,21 @@ pub(super) struct Shared {
     /// Largest request body.
     pub(super) body_bytes_max: usize,
     pub(super) metrics: SavingsMetrics,
-    pub(super) sightings: Sightings,
+    pub(super) sightings: Arc<Sightings>,
 }
 
 impl Savings {
     pub fn new(rules: SavingsRules, body_bytes_max: usize, registry: &mut Registry) -> Self {
         let metrics = SavingsMetrics::register(registry);
-        let sightings = Sightings::default();
+        let sightings = Arc::default();
         Self { shared: Arc::new(Shared { rules, body_bytes_max, metrics, sightings }) }
+    }
+
+    /// Under other rules, with what was seen and counted.
+    pub fn renewed(&self, rules: SavingsRules) -> Self {
+        let Shared { rules: _, body_bytes_max, metrics, sightings } = &*self.shared;
+        let (metrics, sightings) = (metrics.clone(), Arc::clone(sightings));
+        Self { shared: Arc::new(Shared { rules, body_bytes_max: *body_bytes_max, metrics, sightings }) }
     }
 
     /// In front of the cache: changes requests, and ends streams.

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::header::CONTENT_TYPE;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{App, api, health};
+use super::{App, api, health, reload};
 
 pub(super) fn routes() -> Router<Arc<App>> {
-    Router::new().route("/metrics", get(metrics)).route("/openapi.json", get(openapi))
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi))
+        .route("/admin/reload", post(reload::reload))
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
@@ -73,6 +76,7 @@ impl Modify for KeySchemes {
         api::caches::tune,
         api::caches::flush,
         api::templates::list,
+        reload::reload,
     )
 )]
 struct Api;

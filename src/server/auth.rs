@@ -177,7 +177,7 @@ pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, 
         Ok(None) => next.run(request).await,
         Ok(Some(permit)) => next.run(request).await.map(|body| Body::new(Held { body, _permit: permit })),
         Err(refusal) => {
-            discard(pin!(request.into_body()), app.layer.body_bytes_max).await;
+            discard(pin!(request.into_body()), app.live().settings().layer.body_bytes_max).await;
             refusal.into_response()
         }
     }

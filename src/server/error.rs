@@ -4,6 +4,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
+use super::reload::ReloadRefused;
 use crate::body::problem_response;
 use crate::store::StoreError;
 use crate::wire::problem::Problem;
@@ -15,6 +16,8 @@ pub(crate) enum ApiError {
     Store(StoreError),
     UnknownEntry(String),
     NoTenant,
+    ReloadRefused(ReloadRefused),
+    CannotReload,
 }
 
 impl ApiError {
@@ -33,6 +36,13 @@ impl ApiError {
             }
             Self::UnknownEntry(id) => {
                 Problem::new(StatusCode::NOT_FOUND, "unknown_entry", format!("no entry {id:?} in this cache"))
+            }
+            Self::ReloadRefused(ReloadRefused(problems)) => {
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_config", problems)
+            }
+            Self::CannotReload => {
+                let message = "the configuration cannot be read again just now";
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "cannot_reload", message)
             }
             Self::NoTenant => {
                 let message = "a call from another machine needs an Authorization, x-api-key or api-key header";
@@ -61,7 +71,11 @@ impl From<StoreError> for ApiError {
 }
 
 pub(crate) async fn unknown_path(request: Request) -> ApiError {
-    Problem::new(StatusCode::NOT_FOUND, "unknown_path", format!("unknown path {:?}", request.uri().path())).into()
+    not_found(request.uri().path())
+}
+
+pub(crate) fn not_found(path: &str) -> ApiError {
+    Problem::new(StatusCode::NOT_FOUND, "unknown_path", format!("unknown path {path:?}")).into()
 }
 
 pub(crate) async fn method_not_allowed(request: Request) -> ApiError {

@@ -126,7 +126,12 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
     if keys.is_some() {
         degraded.insert("keys");
     }
-    let failing_upstreams: Vec<String> = app.upstream.failing().into_iter().map(str::to_owned).collect();
+    let live = app.live();
+    if live.settings().judge.is_some() {
+        // It may have been put right since the start.
+        degraded.remove("judge");
+    }
+    let failing_upstreams: Vec<String> = live.settings().upstream.failing().into_iter().map(str::to_owned).collect();
     if !failing_upstreams.is_empty() {
         degraded.insert("upstream");
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use http_body::{Frame, SizeHint};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::keys::TenantName;
 use super::rate::{Rate, Spent};
@@ -31,10 +31,22 @@ pub struct TenantLimits {
 
 /// Who did how much.
 pub struct Traffic {
-    each: TenantLimit,
-    own: HashMap<Tenant, TenantLimit>,
+    allowed: RwLock<Allowed>,
     started: Instant,
     tenants: Arc<Mutex<HashMap<Tenant, Load>>>,
+}
+
+/// How much.
+struct Allowed {
+    each: TenantLimit,
+    own: HashMap<Tenant, TenantLimit>,
+}
+
+impl From<TenantLimits> for Allowed {
+    fn from(limits: TenantLimits) -> Self {
+        let TenantLimits { each, own } = limits;
+        Self { each, own: own.into_iter().map(|(name, limit)| (name.tenant(), limit)).collect() }
+    }
 }
 
 /// What a tenant has under way.
@@ -54,9 +66,17 @@ pub(super) struct TooMuch {
 
 impl Traffic {
     pub fn new(limits: TenantLimits) -> Self {
-        let TenantLimits { each, own } = limits;
-        let own = own.into_iter().map(|(name, limit)| (name.tenant(), limit)).collect();
-        Self { each, own, started: Instant::now(), tenants: Arc::default() }
+        Self { allowed: RwLock::new(limits.into()), started: Instant::now(), tenants: Arc::default() }
+    }
+
+    /// Other limits for requests to come. What was spent stays spent.
+    pub(super) fn limit(&self, limits: TenantLimits) {
+        *self.allowed.write() = limits.into();
+    }
+
+    fn limit_of(&self, tenant: &Tenant) -> TenantLimit {
+        let Allowed { each, own } = &*self.allowed.read();
+        *own.get(tenant).unwrap_or(each)
     }
 
     /// Lets one more request of the tenant in, until the permit is dropped; `None` where nothing is limited.
@@ -64,8 +84,8 @@ impl Traffic {
     /// # Errors
     /// It is one too many.
     pub(super) fn admit(&self, tenant: &Tenant) -> Result<Option<Permit>, TooMuch> {
-        let limit = self.own.get(tenant).unwrap_or(&self.each);
-        if *limit == TenantLimit::default() {
+        let limit = self.limit_of(tenant);
+        if limit == TenantLimit::default() {
             return Ok(None);
         }
         let now = self.started.elapsed();

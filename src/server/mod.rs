@@ -13,46 +13,42 @@ mod health;
 mod idempotency;
 pub mod keys;
 mod limits;
+mod live;
 mod proxy;
 mod rate;
+mod reload;
 mod run;
 mod scopes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::from_fn_with_state;
+use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
-use crate::judge::PacedJudge;
-use crate::layer::LayerSettings;
-use crate::savings::Savings;
-use crate::upstream::Upstream;
 
 pub use self::auth::{Secret, SecretError, Tenancy};
 pub use self::idempotency::IdempotencyKeys;
 pub use self::keys::Keys;
 pub use self::limits::{TenantLimit, TenantLimits, Traffic};
+pub use self::live::{Change, Live, LiveSettings};
 pub use self::rate::Rate;
+pub use self::reload::{Reload, ReloadRefused, Reloaded, Reloads};
 pub use self::run::{ServeError, ServeSettings, serve};
 
 /// What the handlers share.
 pub struct App {
     pub cache: Arc<Cache>,
     pub registry: Registry,
-    pub layer: LayerSettings,
-    pub upstream: Upstream,
-    /// What is done to requests and streams, so that they cost less.
-    pub savings: Savings,
-    /// The model that judges answers, where one is named.
-    pub judge: Option<Arc<PacedJudge>>,
-    /// Longest that a search through the cache API waits for its embedding.
-    pub api_patience: Duration,
+    /// How calls are answered: see [`App::live`] and [`App::put_in_force`].
+    pub live: RwLock<Arc<Live>>,
+    /// Where to ask for other settings.
+    pub reloads: Reloads,
     pub tenancy: Tenancy,
     /// Who may call.
     pub keys: Keys,
@@ -72,9 +68,11 @@ pub struct App {
 
 /// Everything that the data listener serves.
 pub fn data_plane(app: &Arc<App>) -> Router {
-    let proxy = proxy::service(app);
     let guarded = api::routes()
-        .fallback(move |request: Request| proxy::forward(proxy.clone(), request))
+        .fallback(|State(app): State<Arc<App>>, request: Request| {
+            let proxy = app.live().proxy.clone();
+            proxy::forward(proxy, request)
+        })
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(app), auth::identify));
     let routes = Router::new().merge(health::routes()).merge(guarded);

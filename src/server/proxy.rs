@@ -1,7 +1,5 @@
 //! Provider paths: the cache layer around the upstreams.
 
-use std::sync::Arc;
-
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -9,11 +7,11 @@ use http::{HeaderMap, HeaderValue};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{App, error};
+use super::error;
 use crate::body::shaped;
 use crate::layer::{CacheLayer, CacheService};
 use crate::route::Priority;
-use crate::savings::{HintedService, SavingsService};
+use crate::savings::{HintedService, Savings, SavingsService};
 use crate::upstream::{Answered, Upstream};
 use crate::wire::controls::header;
 use crate::wire::problem::Problem;
@@ -21,11 +19,8 @@ use crate::wire::problem::Problem;
 /// The upstreams behind the cache, and the rules for savings around both.
 pub(super) type Proxy = SavingsService<CacheService<HintedService<Upstream>>>;
 
-pub(super) fn service(app: &Arc<App>) -> Proxy {
-    let (cache, judge) = (Arc::clone(&app.cache), app.judge.clone());
-    let upstream = app.savings.behind_cache(app.upstream.clone());
-    let cached = CacheLayer::with_judge(cache, app.layer.clone(), app.tasks.clone(), judge).layer(upstream);
-    app.savings.before_cache(cached)
+pub(super) fn service(cache: &CacheLayer, upstream: &Upstream, savings: &Savings) -> Proxy {
+    savings.before_cache(cache.layer(savings.behind_cache(upstream.clone())))
 }
 
 /// Sends `/v1/…` through the cache to the upstream; anything else is not found.

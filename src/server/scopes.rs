@@ -14,6 +14,11 @@ pub(super) fn needed(method: &Method, route: Option<&str>) -> KeyScope {
             _ => KeyScope::Admin,
         };
     }
+    match route {
+        "/get" => return KeyScope::Read,
+        "/put" | "/flush" => return KeyScope::Write,
+        _ => {}
+    }
     let Some(call) = route.strip_prefix("/v1/caches") else { return KeyScope::Admin };
     match (method.as_str(), call.strip_prefix("/{cache}").unwrap_or(call)) {
         ("GET" | "HEAD", _) | ("POST", "/entries/search" | "/entries/search/batch") => KeyScope::Read,
@@ -47,6 +52,9 @@ mod tests {
         check(Method::POST, Some("/v1/caches/{cache}/unheard-of"), KeyScope::Admin);
         check(Method::PUT, Some("/v1/caches/{cache}/entries"), KeyScope::Admin);
         check(Method::GET, Some("/metrics"), KeyScope::Admin);
+        check(Method::POST, Some("/get"), KeyScope::Read);
+        check(Method::POST, Some("/put"), KeyScope::Write);
+        check(Method::POST, Some("/flush"), KeyScope::Write);
         for (call, scope) in [
             ("Search", KeyScope::Read),
             ("SearchBatch", KeyScope::Read),

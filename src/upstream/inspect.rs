@@ -6,13 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use serde::de::IgnoredAny;
 
-use crate::body::{Body, BoxError};
+use crate::body::{Body, BoxError, is_encoded};
 
 /// The response as it came, or `None` where a 200 is no answer: not JSON, no event stream where one was asked for, or
 /// broken off before anything of it could be sent.
@@ -21,7 +21,7 @@ pub(super) async fn inspect(response: Response<Body>, wants_stream: bool) -> Opt
         return Some(response);
     }
     let media = media(response.headers());
-    let is_encoded = response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
+    let is_encoded = is_encoded(response.headers());
     let (parts, mut body) = response.into_parts();
     let mut read = Vec::new();
     let whole = if wants_stream {
@@ -113,6 +113,7 @@ const LOOKED_AT_BYTES_MAX: usize = 8 << 20;
 #[cfg(test)]
 mod tests {
     use futures_util::stream;
+    use http::header::CONTENT_ENCODING;
     use http_body_util::StreamBody;
 
     use super::*;
@@ -153,6 +154,17 @@ mod tests {
         check(200, events, &[None], true, None).await;
         check(200, events, &[], true, None).await;
         check(200, json, &[Some("{}")], true, None).await;
+        // What is encoded is not read; "identity" is no encoding, whatever its case.
+        for (encoding, expected) in [("gzip", Some("?")), ("identity", None), ("Identity", None)] {
+            let mut response = response(200, json, &[Some("?")]);
+            response.headers_mut().insert(CONTENT_ENCODING, encoding.parse().expect("a value"));
+            let seen = inspect(response, false).await.map(|response| response.into_body().collect());
+            let seen = match seen {
+                None => None,
+                Some(body) => Some(body.await.expect("a whole body").to_bytes()),
+            };
+            assert_eq!(seen.as_deref(), expected.map(str::as_bytes), "{encoding}");
+        }
         // Only a 200 promises anything.
         check(404, "text/html", &[Some("no")], true, Some("no")).await;
     }

@@ -33,6 +33,11 @@ impl<S> Limited<S> {
         let limiter = (limit != RateLimit::default()).then(|| Arc::new(Limiter::new(limit, queue, has_own_key)));
         Self { inner, limiter }
     }
+
+    /// Another service behind this one's limit, with whatever was spent of it and whoever waits for it.
+    pub(super) fn follow<T>(&self, inner: T) -> Limited<T> {
+        Limited { inner, limiter: self.limiter.clone() }
+    }
 }
 
 impl<S> Service<Request<Body>> for Limited<S>

@@ -28,16 +28,15 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{Method, Request, Response, request};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower_service::Service;
 
-use crate::body::{Body, problem_response};
+use crate::body::{Body, is_encoded, problem_response};
 use crate::metrics::{Registry, UpstreamMetrics};
 use crate::route::Resolve;
 use crate::wire::outline::{Outline, with_model};
@@ -65,8 +64,11 @@ struct Set {
     routes: Arc<Routes>,
     /// As the routes' endpoints, in the same places.
     stations: Vec<Station>,
-    body_bytes_max: usize,
-    longest_wait: Duration,
+    /// What they were made from.
+    settings: UpstreamSettings,
+    keys: HashMap<String, ProviderKey>,
+    client: HttpClient,
+    metrics: UpstreamMetrics,
 }
 
 impl Upstream {
@@ -80,21 +82,67 @@ impl Upstream {
         registry: &mut Registry,
     ) -> Result<Self, rustls::Error> {
         let client = http_client(settings.connect_timeout)?;
-        let metrics = UpstreamMetrics::register(registry);
+        Ok(Self::of(settings, keys, client, UpstreamMetrics::register(registry), None))
+    }
+
+    /// Other providers, for calls to come. One that is there as before keeps its connections, its breaker, and what was
+    /// spent of its limit. Calls on their way go on with those of before.
+    ///
+    /// # Errors
+    /// The machine offers no usable TLS configuration.
+    pub fn renewed(
+        &self,
+        settings: UpstreamSettings,
+        keys: &HashMap<String, ProviderKey>,
+    ) -> Result<Self, rustls::Error> {
+        let Set { settings: before, client, metrics, .. } = &*self.set;
+        let client = match settings.connect_timeout == before.connect_timeout {
+            true => client.clone(),
+            false => http_client(settings.connect_timeout)?,
+        };
+        Ok(Self::of(settings, keys, client, metrics.clone(), Some(&self.set)))
+    }
+
+    /// Takes those out of the metrics that `successor` does not have.
+    pub fn retire(&self, successor: &Self) {
+        let has = |name: &String| successor.set.stations.iter().any(|station| station.name == *name);
+        let gone = self.set.stations.iter().map(|station| &station.name).filter(|name| !has(name));
+        gone.for_each(|name| self.set.metrics.is_gone(name));
+    }
+
+    fn of(
+        settings: UpstreamSettings,
+        keys: &HashMap<String, ProviderKey>,
+        client: HttpClient,
+        metrics: UpstreamMetrics,
+        before: Option<&Set>,
+    ) -> Self {
         let station = |endpoint: &Endpoint| {
             let key = keys.get(&endpoint.name).cloned();
             let has_own_key = key.is_some() && !endpoint.is_default();
             let (head_timeout, idle_timeout) = (settings.head_timeout, settings.idle_timeout);
+            let same = before.and_then(|before| before.same(endpoint));
+            let is_limited_alike = same.is_some_and(|(was, _)| {
+                let before_key = before.and_then(|before| before.keys.get(&endpoint.name));
+                let has_same_queue = before.is_some_and(|before| before.settings.queue == settings.queue);
+                was.limit == endpoint.limit && has_same_queue && before_key == key.as_ref()
+            });
             let calls = Calls { endpoint: endpoint.clone(), key, head_timeout, idle_timeout };
             let provider = Provider::new(client.clone(), calls);
-            let limited = limit::Limited::new(provider, endpoint.limit, settings.queue, has_own_key);
-            let service = Watched::new(limited, &endpoint.name, settings.breaker, metrics.clone());
+            let limited = match same.filter(|_| is_limited_alike) {
+                Some((_, station)) => station.service.inner().follow(provider),
+                None => limit::Limited::new(provider, endpoint.limit, settings.queue, has_own_key),
+            };
+            let is_watched_alike = before.is_some_and(|before| before.settings.breaker == settings.breaker);
+            let service = match same.filter(|_| is_watched_alike) {
+                Some((_, station)) => station.service.follow(limited),
+                None => Watched::new(limited, &endpoint.name, settings.breaker, metrics.clone()),
+            };
             Station { name: endpoint.name.clone(), retries: endpoint.retries, service }
         };
         let stations = settings.endpoints.iter().map(station).collect();
         let routes = Arc::new(Routes::new(&settings));
-        let (body_bytes_max, longest_wait) = (settings.body_bytes_max, settings.head_timeout);
-        Ok(Self { set: Arc::new(Set { routes, stations, body_bytes_max, longest_wait }) })
+        Self { set: Arc::new(Set { routes, stations, keys: keys.clone(), client, metrics, settings }) }
     }
 
     /// Says where requests go, for whoever keeps their answers.
@@ -110,13 +158,21 @@ impl Upstream {
 }
 
 impl Set {
+    /// The provider of an endpoint, as it was called here.
+    fn same(&self, endpoint: &Endpoint) -> Option<(&Endpoint, &Station)> {
+        let is_same =
+            |was: &&Endpoint| was.name == endpoint.name && was.protocol == endpoint.protocol && was.url == endpoint.url;
+        let was = self.settings.endpoints.iter().find(is_same)?;
+        Some((was, self.stations.iter().find(|station| station.name == was.name)?))
+    }
+
     async fn send(&self, request: Request<Body>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         let protocol = routes::protocol_of(parts.uri.path(), &parts.headers);
         if !self.must_be_read(&parts, &body) {
             return self.send_unread(Request::from_parts(parts, body), protocol).await;
         }
-        let body = match read(body, self.body_bytes_max).await {
+        let body = match read(body, self.settings.body_bytes_max).await {
             Ok(body) => body,
             Err(problem) => return problem_response(&problem),
         };
@@ -126,7 +182,7 @@ impl Set {
             Some(route) => stops(&route.legs, &outline, &body),
             None => Vec::new(),
         };
-        let (wants_stream, longest_wait) = (outline.wants_stream, self.longest_wait);
+        let (wants_stream, longest_wait) = (outline.wants_stream, self.settings.head_timeout);
         chain::send(&self.stations, Call { parts, stops, wants_stream, longest_wait }).await
     }
 
@@ -141,11 +197,9 @@ impl Set {
     fn must_be_read(&self, parts: &request::Parts, body: &Body) -> bool {
         let media = parts.headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or("application/json");
         let is_json = media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
-        let fits = body.size_hint().lower() <= self.body_bytes_max as u64;
+        let fits = body.size_hint().lower() <= self.settings.body_bytes_max as u64;
         let names_model = parts.method == Method::POST && routes::names_model(parts.uri.path());
-        let is_plain = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
-        let is_plain = parts.headers.get_all(CONTENT_ENCODING).iter().all(is_plain);
-        names_model && is_json && fits && is_plain && self.routes.read_bodies()
+        names_model && is_json && fits && !is_encoded(&parts.headers) && self.routes.read_bodies()
     }
 }
 

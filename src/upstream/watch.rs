@@ -36,8 +36,17 @@ impl<S> Watched<S> {
         Self { inner, watch: Arc::new(Watch { name, breaker, started: Instant::now(), metrics }) }
     }
 
+    /// Another service that is watched as this one was: what is known of this holds for that.
+    pub(super) fn follow<T>(&self, inner: T) -> Watched<T> {
+        Watched { inner, watch: Arc::clone(&self.watch) }
+    }
+
     pub(super) fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    pub(super) fn inner(&self) -> &S {
+        &self.inner
     }
 }
 

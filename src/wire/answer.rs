@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::request::{Fields, Protocol, ProviderRequest};
-use crate::decision::{Admission, Answer, AnswerKind, Finish, Policy, Recording, TokenUsage};
+use crate::decision::{Admission, Answer, AnswerKind, Finish, Policy, Recording, Scope, TokenUsage};
 
 /// An answer as it was recorded.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub struct Timing {
 }
 
 impl Recorded {
-    /// Whether this answer to `request`, for which upstream was asked for `model_asked`, may be kept.
-    pub(crate) fn admission(&self, request: &ProviderRequest, model_asked: &str, status: u16) -> Admission {
+    /// Whether this answer to `request`, which was asked upstream as `scope` says, may be kept.
+    pub(crate) fn admission(&self, request: &ProviderRequest, scope: &Scope, status: u16) -> Admission {
         let Outline { finish, text, has_refusal, has_tool_calls, choices } = self.protocol.outline(&self.object);
         let model_served = self.protocol.said(&self.object).model;
         Policy::admit(&Recording {
@@ -51,8 +51,9 @@ impl Recorded {
             has_refusal,
             has_error: self.object.get("error").is_some_and(|error| !error.is_null()),
             has_tool_calls,
+            may_call_tools: scope.surface.is_with_tools(),
             choices,
-            model_asked,
+            model_asked: &scope.model,
             model_served: model_served.as_deref(),
             json_asked: request.wants_json(),
         })
@@ -124,17 +125,40 @@ impl Tokens {
     }
 }
 
+/// What a hit says that it cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Figures {
+    /// What the stored answer had cost, for who would know what a hit saves.
+    #[default]
+    Stored,
+    /// Nothing, for who adds up what was spent.
+    Zero,
+}
+
 /// The stored figures, and beside them that the provider counted nothing this time. Without stored figures, those of
 /// `estimate`, marked as such; a nearhit behind this one may have marked them before.
-pub(crate) fn replayed_usage(stored: Option<Value>, estimate: impl FnOnce() -> Value) -> Value {
+pub(crate) fn replayed_usage(figures: Figures, stored: Option<Value>, estimate: impl FnOnce() -> Value) -> Value {
     let is_stored = stored.as_ref().is_some_and(Value::is_object);
     let mut usage = stored.filter(|_| is_stored).unwrap_or_else(estimate);
     let was_estimated = usage.pointer("/nearhit/estimated") == Some(&Value::Bool(true));
+    if figures == Figures::Zero {
+        zero(&mut usage);
+    }
     usage[OWN_FIELD] = json!({"cached": true, "provider_tokens": 0});
     if !is_stored || was_estimated {
         usage[OWN_FIELD]["estimated"] = json!(true);
     }
     usage
+}
+
+/// Every number in it becomes 0.
+fn zero(figures: &mut Value) {
+    match figures {
+        Value::Number(number) => *number = 0.into(),
+        Value::Object(fields) => fields.values_mut().for_each(zero),
+        Value::Array(items) => items.iter_mut().for_each(zero),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 /// What is other in each replay. Random numbers and the time come in as values.
@@ -144,6 +168,7 @@ pub(crate) struct Fresh {
     pub(crate) nonce: u128,
     /// Seconds since 1970.
     pub(crate) now_s: u64,
+    pub(crate) figures: Figures,
 }
 
 /// A stored answer for a client.

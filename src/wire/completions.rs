@@ -94,7 +94,7 @@ impl Protocol for Completions {
         object.insert("created".into(), json!(fresh.now_s));
         object.insert("object".into(), json!("text_completion"));
         let said = said_text(&object);
-        let usage = replayed_usage(object.get("usage").cloned(), || chat::usage(Tokens::estimate(said)));
+        let usage = replayed_usage(fresh.figures, object.get("usage").cloned(), || chat::usage(Tokens::estimate(said)));
         object.insert("usage".into(), usage);
         object
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use http::HeaderMap;
 use serde_json::Value;
 
+use super::compat::{self, Compats};
 use super::json;
-use crate::decision::{CacheName, EntryId, Probability, Similarity, Source, Terms, Vars};
+use crate::decision::{Attributes, CacheName, EntryId, Probability, Similarity, Source, Terms, Vars};
 
 /// Response header names.
 pub mod header {
@@ -47,6 +48,14 @@ pub struct Controls {
     pub tags: BTreeSet<String>,
     pub sources: BTreeSet<Source>,
     pub vars: Vars,
+    /// Longest life of what this call would store, where it names no `ttl`.
+    pub ttl_most: Option<Duration>,
+    /// Look up, but do not store.
+    pub read_only: bool,
+    /// Only an equal request may have been answered before.
+    pub exact_only: bool,
+    /// What must be equal beside the request.
+    pub attributes: Attributes,
     /// What the caller says of entries that answered it before: whether they were right.
     pub feedback: Vec<(EntryId, bool)>,
 }
@@ -71,7 +80,21 @@ impl Controls {
         body_cache: Option<&Value>,
         body_own: Option<&Value>,
     ) -> Result<Self, InvalidControl> {
+        Self::read_with(&Compats::new(), headers, body_cache, body_own)
+    }
+
+    /// The same, and before all of them what other products' headers ask of their caches.
+    ///
+    /// # Errors
+    /// The first control with a value that it cannot have.
+    pub fn read_with(
+        compats: &Compats,
+        headers: &HeaderMap,
+        body_cache: Option<&Value>,
+        body_own: Option<&Value>,
+    ) -> Result<Self, InvalidControl> {
         let mut controls = Self::default();
+        compat::read(compats, headers, &mut controls)?;
         if let Some(fields) = body_cache {
             controls.read_body_cache(fields)?;
         }
@@ -87,6 +110,9 @@ impl Controls {
         }
         controls.read_cache_control(headers)?;
         controls.read_own_headers(headers)?;
+        if controls.ttl.is_some() {
+            controls.ttl_most = None;
+        }
         check_names("vars", controls.vars.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
         check_names("tags", controls.tags.iter().map(|tag| (tag.as_str(), "")))?;
         check_names("sources", controls.sources.iter().map(|s| (s.id.as_str(), s.version.as_str())))?;
@@ -245,7 +271,7 @@ fn vars_of(value: &Value) -> Option<Vars> {
     value.as_object()?.iter().map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-fn invalid(name: &str, value: &str, problem: &str) -> InvalidControl {
+pub(super) fn invalid(name: &str, value: &str, problem: &str) -> InvalidControl {
     let value = value.chars().take(100).collect();
     InvalidControl { name: name.to_owned(), value, problem: problem.to_owned() }
 }

@@ -1,7 +1,8 @@
 //! Providers' JSON and event streams to and from the decision types. Pure: bytes and values in, values out.
 
-pub(crate) mod answer;
+pub mod answer;
 mod chat;
+pub mod compat;
 mod completions;
 pub mod controls;
 pub(crate) mod edit;

@@ -36,6 +36,14 @@ pub(crate) trait Protocol: fmt::Debug + Sync {
     /// The reason why its answer cannot be cached.
     fn asked(&self, body: &Fields) -> Result<Question, Reason>;
 
+    /// What a request with tools in it, or calls of them, asks: all of it depends on all of its messages.
+    ///
+    /// # Errors
+    /// The reason why its answer cannot be cached.
+    fn asked_with_tools(&self, _body: &Fields) -> Result<Question, Reason> {
+        Err(Reason::ToolsInUse)
+    }
+
     /// The turns before the last user text; `None` where they cannot be read.
     fn turns(&self, body: &Fields) -> Option<Vec<Turn>>;
 
@@ -98,6 +106,8 @@ pub struct Surroundings {
     pub vars: Vars,
     /// Above this temperature a request is not cached.
     pub temperature_max: Option<f64>,
+    /// Whether requests with tools in them are cached, by their exact key.
+    pub tool_calls: bool,
 }
 
 /// Why there is no request to read.
@@ -159,7 +169,11 @@ impl ProviderRequest {
     /// # Errors
     /// The reason why its answer cannot be cached.
     pub fn prompt(&self, surroundings: Surroundings) -> Result<Prompt, Reason> {
-        let Question { surface, turns, text, parameters } = self.protocol.asked(&self.body)?;
+        let question = match self.protocol.asked(&self.body) {
+            Err(Reason::ToolsInUse) if surroundings.tool_calls => self.protocol.asked_with_tools(&self.body),
+            asked => asked,
+        };
+        let Question { surface, turns, text, parameters } = question?;
         let odd_stream = field(&self.body, "stream").is_some_and(|stream| !stream.is_boolean());
         let has_model = self.body.get("model").is_some_and(Value::is_string);
         if odd_stream || !has_model || self.body.values().any(has_lossy_number) {
@@ -170,7 +184,8 @@ impl ProviderRequest {
             (Some(Some(temperature)), Some(most)) if temperature > most => return Err(Reason::Sampling),
             _ => {}
         }
-        let Surroundings { tenant, cache, upstream, headers, attributes, vars, temperature_max: _ } = surroundings;
+        let Surroundings { tenant, cache, upstream, headers, attributes, vars, temperature_max: _, tool_calls: _ } =
+            surroundings;
         let model = self.model().to_owned();
         let scope = Scope { tenant, cache, surface, upstream, model, turns, parameters, headers, attributes };
         Ok(Prompt::new(scope, &text, vars))

@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod clients;
+mod compat;
 mod faults;
 #[cfg(feature = "candle")]
 mod forward;
@@ -16,6 +17,7 @@ mod grpc;
 mod keys;
 mod proxy;
 mod readme;
+mod reload;
 mod restart;
 #[cfg(feature = "candle")]
 mod stream;

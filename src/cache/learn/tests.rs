@@ -198,7 +198,7 @@ fn complaints_about_an_entrys_own_question_hold_with_every_model() {
         (learned.is_barred(id(number)), learned.is_doubted(id(number)))
     };
     let first = next(b"", with());
-    let learned = first.learning.create(&owner(), first.policy(&owner().cache));
+    let learned = first.learning.create(&owner(), &first.policy(&owner().cache));
     learned.lock().hear_of_itself(id(1), false);
     learned.lock().hear_of_itself(id(2), false);
     learned.lock().hear_of_template(id(3), false);
@@ -225,7 +225,7 @@ fn complaints_about_an_entrys_own_question_hold_with_every_model() {
 #[test]
 fn lines_of_other_versions_are_read_or_kept() {
     let first = next(b"", None);
-    let learned = first.learning.create(&owner(), first.policy(&owner().cache));
+    let learned = first.learning.create(&owner(), &first.policy(&owner().cache));
     learned.lock().hear_of_itself(EntryId::from_bytes([1; 16]), false);
     learned.lock().hear_of_template(EntryId::from_bytes([2; 16]), false);
     let terms = ChoiceTerms { error_max: None, is_shadow: false, is_comparable: true };

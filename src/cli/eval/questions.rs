@@ -83,6 +83,7 @@ impl Question {
             attributes,
             vars: Vars::new(),
             temperature_max: None,
+            tool_calls: false,
         })?;
         Ok(Self { prompt, origin: request.to_origin(Attributes::new()) })
     }

@@ -222,6 +222,11 @@ impl Bound {
         }
     }
 
+    /// The budget that it keeps, and where labels come from.
+    pub fn terms(&self) -> (Budget, Labels) {
+        (self.budget, self.labels)
+    }
+
     /// Works the bound out under another budget, or for other labels, with all that was learned.
     pub fn set_terms(&mut self, budget: Budget, labels: Labels) {
         (self.budget, self.labels) = (budget, labels);

@@ -95,8 +95,9 @@ impl Asked {
                     return Err(Problem::invalid("headers", format!("headers: {name:?} is none of {known}")));
                 }
                 let origin = request.to_origin(headers.clone());
-                let Resolved { upstream, model } = app.layer.upstream.resolve(request.path(), request.model());
-                let temperature_max = app.layer.temperature_max;
+                let live = app.live();
+                let layer = &live.settings().layer;
+                let Resolved { upstream, model } = layer.upstream.resolve(request.path(), request.model());
                 let prompt = request.prompt(Surroundings {
                     tenant,
                     cache,
@@ -104,7 +105,8 @@ impl Asked {
                     headers,
                     attributes,
                     vars,
-                    temperature_max,
+                    temperature_max: layer.temperature_max,
+                    tool_calls: layer.tool_calls,
                 });
                 Ok(prompt.map(|mut prompt| {
                     prompt.scope.model = model;
@@ -203,7 +205,7 @@ impl FromRequest<Arc<App>> for JsonBody {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         check_media(request.headers())?;
-        let bytes = read_body(request.into_body(), app.layer.body_bytes_max).await?;
+        let bytes = read_body(request.into_body(), app.live().settings().layer.body_bytes_max).await?;
         Ok(Self(json::parse(&bytes).map_err(|error| Problem::not_json(&error, &bytes))?))
     }
 }

@@ -197,7 +197,7 @@ async fn read(app: &App, owner: &Owner, body: InsertBody) -> Result<Wanted, ApiE
     check_map("sources", &sources.iter().map(|s| (format!("{}@{}", s.id, s.version), String::new())).collect())?;
     let ttl = ttl_millis.map(read_ttl).transpose()?;
     let asked = Asked { prompt, context, request, path, headers, attributes, vars };
-    let answer = read_answer(response, asked.request()?.as_ref(), app.layer.answer_bytes_max)?;
+    let answer = read_answer(response, asked.request()?.as_ref(), app.live().settings().layer.answer_bytes_max)?;
     let vector = read_vector(app, vector.as_ref())?;
     let (prompt, origin) = asked.read(app, owner)?.map_err(|reason| {
         Problem::invalid("request", format!("request: its answer cannot be cached: {}", reason.as_str()))

@@ -3,6 +3,7 @@
 pub(super) mod caches;
 pub(super) mod entries;
 pub(super) mod fields;
+mod gptcache;
 pub(super) mod insert;
 pub(super) mod search;
 pub(super) mod templates;
@@ -16,6 +17,7 @@ use super::App;
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
+        .merge(gptcache::routes())
         .route("/v1/caches", get(caches::list))
         .route("/v1/caches/{cache}/stats", get(caches::stats))
         .route("/v1/caches/{cache}/tune", get(caches::tune))

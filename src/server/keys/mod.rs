@@ -11,7 +11,7 @@ mod text;
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 pub use self::date::{date_text, days_to};
 use self::file::Sighting;
@@ -22,10 +22,16 @@ pub use self::text::{KeyId, KeyText};
 
 /// The keys of a server, as they are in force now.
 pub struct Keys {
-    configured: Vec<KeyRecord>,
+    /// Locked while others are put in force.
+    configured: Mutex<Vec<KeyRecord>>,
     file: KeyFile,
     in_force: RwLock<Arc<KeysInForce>>,
 }
+
+/// Why other keys cannot be put in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the keys in the data folder cannot be read just now; the log says why")]
+pub struct KeysUnread;
 
 /// Keys at one time.
 pub(super) struct KeysInForce {
@@ -57,19 +63,38 @@ impl Keys {
         let seen = file.sighting();
         let in_force = KeysInForce::read(&configured, &file, seen, is_required, None);
         in_force.log(None);
-        Self { configured, file, in_force: RwLock::new(Arc::new(in_force)) }
+        Self { configured: Mutex::new(configured), file, in_force: RwLock::new(Arc::new(in_force)) }
     }
 
     /// Takes up what changed in the data folder since the last time. It reads the disk.
     pub(super) fn refresh(&self) {
+        let configured = self.configured.lock();
         let before = self.in_force();
         let seen = self.file.sighting();
         if seen == before.seen && before.trouble.is_none() {
             return;
         }
-        let after = KeysInForce::read(&self.configured, &self.file, seen, before.is_required, Some(&before));
+        let after = KeysInForce::read(&configured, &self.file, seen, before.is_required, Some(&before));
         after.log(Some(&before));
         *self.in_force.write() = Arc::new(after);
+    }
+
+    /// Takes other keys of the configuration. Once calls needed a key they go on needing one. It reads the disk.
+    ///
+    /// # Errors
+    /// The data folder's keys cannot be read just now; nothing changed.
+    pub(super) fn configure(&self, keys: Vec<KeyRecord>, is_required: bool) -> Result<(), KeysUnread> {
+        let mut configured = self.configured.lock();
+        let before = self.in_force();
+        let is_required = is_required || before.is_required;
+        let after = KeysInForce::read(&keys, &self.file, self.file.sighting(), is_required, Some(&before));
+        // Those of before went on, all of them.
+        if Arc::ptr_eq(&after.ring, &before.ring) {
+            return Err(KeysUnread);
+        }
+        *self.in_force.write() = Arc::new(after);
+        *configured = keys;
+        Ok(())
     }
 
     pub(super) fn in_force(&self) -> Arc<KeysInForce> {
@@ -321,6 +346,37 @@ mod tests {
             assert!(is_accepted(keys, &write) && keys.in_force().problem().is_none());
             assert!(keys.in_force().is_required_for_admin());
         }
+    }
+
+    /// Keys of the configuration are others at once, and a look at the files brings none of them back.
+    #[test]
+    fn keys_of_the_configuration_are_replaced_or_nothing_changes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = KeyFile::new(folder.path());
+        let [kept, old, new] = [(); 3].map(|()| KeyText::random().expect("a key"));
+        add(&file, &kept, KeyScope::Write);
+        let keys = Keys::open(vec![record(&old, KeyScope::Admin)], file.clone(), false);
+        keys.configure(vec![record(&new, KeyScope::Write)], false).expect("readable files");
+        add(&file, &KeyText::random().expect("a key"), KeyScope::Read);
+        keys.refresh();
+        assert_eq!([&kept, &old, &new].map(|key| is_accepted(&keys, key)), [true, false, true]);
+        assert!(keys.in_force().is_required_for_admin(), "as long as it runs");
+
+        let paths = ["keys", "keys.copy"].map(|name| folder.path().join(name));
+        for path in &paths {
+            std::fs::remove_file(path).expect("a file");
+            std::fs::create_dir(path).expect("no file");
+        }
+        keys.configure(Vec::new(), false).expect_err("nobody knows what is in the files");
+        keys.refresh();
+        assert_eq!([&kept, &new].map(|key| is_accepted(&keys, key)), [true, true]);
+
+        let open = Keys::open(Vec::new(), KeyFile::new(&folder.path().join("none")), false);
+        assert!(!open.in_force().is_required());
+        open.configure(vec![record(&new, KeyScope::Write)], false).expect("no files");
+        assert!(open.in_force().is_required());
+        open.configure(Vec::new(), false).expect("no files");
+        assert!(open.in_force().is_required(), "only a start opens it");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod replay;
 mod stream;
+mod tools;
 
 use serde_json::{Value, json};
 
@@ -48,6 +49,10 @@ impl Protocol for Chat {
         Ok(Question { surface: Surface::Chat, turns, text, parameters })
     }
 
+    fn asked_with_tools(&self, body: &Fields) -> Result<Question, Reason> {
+        tools::asked(body)
+    }
+
     fn turns(&self, body: &Fields) -> Option<Vec<Turn>> {
         parts::earlier(body.get("messages")?.as_array()?)
     }
@@ -63,7 +68,11 @@ impl Protocol for Chat {
             |name: &str| message(object).and_then(|m| m.get(name)).is_some_and(|v| !v.is_null() && *v != json!([]));
         let finish = choice.and_then(|choice| choice.get("finish_reason")).and_then(Value::as_str);
         Outline {
-            finish: if finish == Some("stop") { Finish::Complete } else { Finish::Other },
+            finish: match finish {
+                Some("stop") => Finish::Complete,
+                Some("tool_calls") if message(object).is_some_and(tools::calls_are_whole) => Finish::ToolCalls,
+                _ => Finish::Other,
+            },
             text: content(object).unwrap_or_default().to_owned(),
             has_refusal: present("refusal"),
             has_tool_calls: present("tool_calls") || present("function_call"),
@@ -110,6 +119,11 @@ fn refuse_parameters(body: &Fields) -> Result<(), Reason> {
     if filled(body, "tools") || filled(body, "functions") || filled(body, "web_search_options") {
         return Err(Reason::ToolsInUse);
     }
+    refuse_others(body)
+}
+
+/// What is refused with tools and without.
+fn refuse_others(body: &Fields) -> Result<(), Reason> {
     if field(body, "n").is_some_and(|n| n.as_u64() != Some(1)) {
         return Err(Reason::NOverOne);
     }

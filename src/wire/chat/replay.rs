@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::REASONING;
+use super::{REASONING, tools};
 use crate::wire::answer::{Event, Fresh, Said, Tokens, pieces, replayed_usage};
 use crate::wire::request::{Fields, field, text};
 
@@ -32,7 +32,7 @@ pub(super) fn fresh(mut object: Fields, fresh: &Fresh) -> Fields {
     object.insert("created".into(), json!(fresh.now_s));
     object.insert("object".into(), json!("chat.completion"));
     let said = super::content(&object).unwrap_or_default();
-    let usage = replayed_usage(object.get("usage").cloned(), || usage(Tokens::estimate(said)));
+    let usage = replayed_usage(fresh.figures, object.get("usage").cloned(), || usage(Tokens::estimate(said)));
     object.insert("usage".into(), usage);
     object
 }
@@ -52,7 +52,10 @@ pub(super) fn events(mut head: Fields, with_usage: bool, piece_bytes: usize) -> 
         Event::data(&Value::Object(chunk))
     };
     let message = match choice.remove("message") {
-        Some(Value::Object(message)) => message,
+        Some(Value::Object(mut message)) => {
+            tools::with_places(&mut message);
+            message
+        }
         _ => Fields::new(),
     };
     choice.insert("index".into(), json!(0));

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::tools;
 use crate::wire::request::Fields;
 use crate::wire::sse::{Assembly, Step, size};
 
@@ -41,7 +42,8 @@ impl Assembly for Chunks {
     }
 
     fn finish(self: Box<Self>) -> Fields {
-        let Self { head: mut body, mut choice, message, usage, kept_bytes: _ } = *self;
+        let Self { head: mut body, mut choice, mut message, usage, kept_bytes: _ } = *self;
+        tools::without_places(&mut message);
         choice.insert("index".into(), 0.into());
         choice.insert("message".into(), Value::Object(message));
         choice.entry("finish_reason").or_insert(Value::Null);
@@ -91,6 +93,7 @@ fn merge(message: &mut Fields, delta: Map<String, Value>) {
         match (message.get_mut(&name), value) {
             (Some(_), Value::Null) => {}
             (Some(Value::String(text)), Value::String(more)) if name != "role" => text.push_str(&more),
+            (Some(Value::Array(calls)), Value::Array(more)) if name == "tool_calls" => tools::grow(calls, more),
             (Some(Value::Array(items)), Value::Array(more)) => items.extend(more),
             (_, value) => drop(message.insert(name, value)),
         }

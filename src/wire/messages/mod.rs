@@ -5,6 +5,7 @@
 
 mod replay;
 mod stream;
+mod tools;
 
 use serde_json::{Value, json};
 
@@ -52,6 +53,10 @@ impl Protocol for Messages {
         Ok(Question { surface: Surface::Messages, turns, text, parameters })
     }
 
+    fn asked_with_tools(&self, body: &Fields) -> Result<Question, Reason> {
+        tools::asked(body)
+    }
+
     fn turns(&self, body: &Fields) -> Option<Vec<Turn>> {
         let messages: Vec<Value> = items(body, "messages").iter().map(without_hints).collect();
         Some(system(body).ok()?.into_iter().chain(parts::earlier(&messages)?).collect())
@@ -67,6 +72,7 @@ impl Protocol for Messages {
         Outline {
             finish: match text(object, "stop_reason") {
                 Some("end_turn" | "stop_sequence") => Finish::Complete,
+                Some("tool_use") if tools::uses_are_whole(items(object, "content")) => Finish::ToolCalls,
                 _ => Finish::Other,
             },
             text: said_text(object),

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::tools::USE;
 use crate::wire::answer::{Event, Fresh, Said, Tokens, pieces, replayed_usage};
 use crate::wire::request::{Fields, items, text};
 
@@ -24,7 +25,9 @@ pub(super) fn object(said: &Said, model: &str) -> Fields {
 /// A fresh id, and usage that says that it was not spent again.
 pub(super) fn fresh(mut object: Fields, fresh: &Fresh) -> Fields {
     object.insert("id".into(), json!(format!("msg_{:032x}", fresh.nonce)));
-    let usage = replayed_usage(object.get("usage").cloned(), || usage(Tokens::estimate(&super::said_text(&object))));
+    let usage = replayed_usage(fresh.figures, object.get("usage").cloned(), || {
+        usage(Tokens::estimate(&super::said_text(&object)))
+    });
     object.insert("usage".into(), usage);
     object
 }
@@ -66,6 +69,10 @@ fn block_events(index: usize, mut block: Fields, piece_bytes: usize) -> Vec<Even
     if let Some(Value::Array(citations)) = block.get_mut("citations").map(Value::take) {
         deltas.extend(citations.iter().map(|quoted| (json!({"type": "citations_delta", "citation": quoted}), false)));
         block.insert("citations".into(), json!([]));
+    }
+    if block.get("type").is_some_and(|kind| kind == USE) {
+        let input = block.insert("input".into(), json!({})).unwrap_or_else(|| json!({}));
+        deltas.push((json!({"type": "input_json_delta", "partial_json": input.to_string()}), false));
     }
     if let Some(signature) = text(&block, "signature").filter(|signature| !signature.is_empty()) {
         deltas.push((json!({"type": "signature_delta", "signature": signature}), false));

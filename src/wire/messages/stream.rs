@@ -16,6 +16,8 @@ pub(super) struct Blocks {
     /// Whether it was said why the message ended.
     is_ended: bool,
     kept_bytes: usize,
+    /// Of the last block, if it is a tool's: its input so far, as JSON.
+    input: String,
 }
 
 impl Assembly for Blocks {
@@ -94,8 +96,12 @@ impl Blocks {
                 }
                 return Some(Step::GoesOn);
             }
-            // Of a tool's input: such an answer is not kept, however it goes on.
-            "input_json_delta" => return Some(Step::GoesOn),
+            "input_json_delta" => {
+                let Some(Value::String(more)) = delta.remove("partial_json") else { return None };
+                self.kept_bytes += more.len();
+                self.input.push_str(&more);
+                return Some(Step::GoesOn);
+            }
             _ => return None,
         };
         let Some(Value::String(more)) = delta.remove(field) else { return None };
@@ -110,6 +116,11 @@ impl Blocks {
     fn close(&mut self, event: &Fields) -> Option<Step> {
         (index(event)? + 1 == self.blocks.len()).then_some(())?;
         self.is_open = false;
+        let input = std::mem::take(&mut self.input);
+        if !input.is_empty() {
+            let input: Value = serde_json::from_str(&input).ok()?;
+            self.blocks.last_mut()?.insert("input".into(), input);
+        }
         Some(Step::GoesOn)
     }
 

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::*;
 use crate::decision::{Admission, Fingerprint};
-use crate::wire::answer::{Timing, Tokens, pieces};
+use crate::wire::answer::{Figures, Timing, Tokens, pieces};
 
-const FRESH: Fresh = Fresh { nonce: 7, now_s: 9 };
+const FRESH: Fresh = Fresh { nonce: 7, now_s: 9, figures: Figures::Stored };
 
 /// The APIs that stream, each with a request for a stream that tells all it can.
 fn streamed() -> Vec<ProviderRequest> {
@@ -71,7 +71,13 @@ fn surroundings() -> Surroundings {
         attributes: Attributes::new(),
         vars: Vars::new(),
         temperature_max: None,
+        tool_calls: false,
     }
+}
+
+/// What the request is asked upstream as.
+fn scope(request: &ProviderRequest) -> Scope {
+    Scope { model: request.model().to_owned(), ..Scope::bare(Tenant::new("t"), CacheName::default()) }
 }
 
 fn exact(path: &str, body: &Value) -> Result<[u8; 32], Reason> {
@@ -92,7 +98,7 @@ proptest! {
             let recorded = record(&request, stream(&request, &stored, piece_bytes).as_bytes(), cut);
             prop_assert!(recorded.whole, "{}", request.path());
             let is_blank = text.trim().is_empty();
-            prop_assert_eq!(recorded.admission(&request, request.model(), 200) == Admission::Keep, !is_blank);
+            prop_assert_eq!(recorded.admission(&request, &scope(&request), 200) == Admission::Keep, !is_blank);
             // A stream and a whole answer say the same.
             let expected = replayed(&request, &stored);
             prop_assert_eq!(&recorded.object, &expected, "{}", request.path());
@@ -125,7 +131,7 @@ proptest! {
             let mut events: Vec<&str> = stream.split_inclusive("\n\n").collect();
             events.remove(place.index(events.len()));
             let recorded = record(&request, events.concat().as_bytes(), 50);
-            if recorded.admission(&request, request.model(), 200) == Admission::Keep {
+            if recorded.admission(&request, &scope(&request), 200) == Admission::Keep {
                 prop_assert_eq!(request.protocol.said(&recorded.object).text, text);
             }
         }
@@ -350,7 +356,7 @@ fn an_answer_is_told_in_every_api() {
         assert_eq!(from.protocol.said(&object).text, "Fine.");
         assert_eq!(object["usage"]["nearhit"], json!({"cached": true, "provider_tokens": 0, "estimated": true}));
         let recorded = record(from, stream(from, &text, usize::MAX).as_bytes(), 5);
-        assert_eq!(recorded.admission(from, from.model(), 200), Admission::Keep, "{}", from.path());
+        assert_eq!(recorded.admission(from, &scope(from), 200), Admission::Keep, "{}", from.path());
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn fresh(mut object: Fields, request: &Fields, fresh: &Fresh) -> Fiel
         object.entry(name).or_insert_with(|| request.get(name).cloned().unwrap_or_else(|| json!(1.0)));
     }
     let said = super::said_text(&object);
-    let usage = replayed_usage(object.get("usage").cloned(), || usage(Tokens::estimate(&said)));
+    let usage = replayed_usage(fresh.figures, object.get("usage").cloned(), || usage(Tokens::estimate(&said)));
     object.insert("usage".into(), usage);
     object
 }

@@ -64,6 +64,7 @@ async fn the_description_lists_every_path() {
     let expected = [
         ("/healthz", vec!["get"]),
         ("/readyz", vec!["get"]),
+        ("/admin/reload", vec!["post"]),
         ("/v1/caches", vec!["get"]),
         ("/v1/caches/{cache}/stats", vec!["get"]),
         ("/v1/caches/{cache}/templates", vec!["get"]),
@@ -90,8 +91,8 @@ async fn the_description_lists_every_path() {
     wanted.sort();
     assert_eq!(found, wanted);
 
-    let client = server.client("");
     for (path, methods) in found {
+        let client = if path.starts_with("/admin/") { server.admin() } else { server.client("") };
         let path = path.replace("{cache}", "c").replace("{id}", "0");
         for method in methods {
             let method: Method = method.to_uppercase().parse().expect("a method");

@@ -12,6 +12,7 @@ mod responses;
 mod savings;
 mod scope;
 mod streaming;
+mod tools;
 
 use serde_json::{Value, json};
 

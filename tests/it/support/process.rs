@@ -42,10 +42,15 @@ impl Home {
 
     /// `config` is TOML beside what every test needs: sections other than `embed`, or a whole `embed`.
     pub fn with_config(config: &str) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
+        let home = Self { folder: TempDir::new().expect("a temporary folder"), files: AtomicUsize::new(0) };
+        home.configure(config);
+        home
+    }
+
+    /// Writes another configuration in place of the one before; the path of its file.
+    pub fn configure(&self, config: &str) -> String {
         let embed = if config.contains("[embed]") { "" } else { PATIENT };
-        std::fs::write(folder.path().join("nearhit.toml"), format!("{config}\n{embed}")).expect("a file");
-        Self { folder, files: AtomicUsize::new(0) }
+        self.write("nearhit.toml", format!("{config}\n{embed}"))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -205,7 +210,16 @@ impl Server {
 
     /// Asks it to stop, and goes on at once.
     pub fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.signal("-TERM");
+    }
+
+    /// Asks it to read its configuration again, and goes on at once.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(status.expect("kill(1)").success());
     }
 

@@ -114,7 +114,7 @@ impl Exchange {
             self.say(message::go_on(asked, stripping, showing(mode, BodySendMode::Streamed))).await?;
             whole = match self.read().await? {
                 Asked::RequestBody(HttpBody { body, end_of_stream }) => {
-                    (end_of_stream && body.len() <= app.layer.body_bytes_max).then_some(body)
+                    (end_of_stream && body.len() <= app.live().settings().layer.body_bytes_max).then_some(body)
                 }
                 // It is not configured to be shown.
                 other => return self.pass_on(other).await,

@@ -20,8 +20,6 @@ use self::exchange::Exchange;
 use self::pb::external_processor_server::{ExternalProcessor, ExternalProcessorServer};
 use self::pb::{ProcessingRequest, ProcessingResponse};
 use super::super::App;
-use crate::layer::{CacheLayer, LayerSettings};
-use crate::replay::Pace;
 
 /// What Envoy's protocol was compiled to.
 #[expect(
@@ -36,17 +34,14 @@ mod pb {
 
 /// The service. Whose call a request is stands in the request, not in the stream that carries it.
 pub(super) fn service(app: &Arc<App>) -> ExternalProcessorServer<Processor> {
-    // Nobody else's request can wait for what one stream is shown, and what Envoy sends in place of a provider is whole.
-    let settings = LayerSettings { coalesce: false, replay: Pace::AsFastAsPossible, ..app.layer.clone() };
-    let layer = CacheLayer::with_judge(Arc::clone(&app.cache), settings, app.tasks.clone(), app.judge.clone());
-    let processor = Processor { app: Arc::clone(app), layer };
-    ExternalProcessorServer::new(processor).max_decoding_message_size(app.layer.body_bytes_max + AROUND_BODY_BYTES)
+    let processor = Processor { app: Arc::clone(app) };
+    let body_bytes_max = app.live().settings().layer.body_bytes_max;
+    ExternalProcessorServer::new(processor).max_decoding_message_size(body_bytes_max + AROUND_BODY_BYTES)
 }
 
 /// Answers streams.
 pub(super) struct Processor {
     app: Arc<App>,
-    layer: CacheLayer,
 }
 
 #[tonic::async_trait]
@@ -60,7 +55,9 @@ impl ExternalProcessor for Processor {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().copied();
         let (say, said) = mpsc::channel(1);
         let exchange = Exchange::new(request.into_inner(), say);
-        let (app, layer) = (Arc::clone(&self.app), self.layer.clone());
+        let app = Arc::clone(&self.app);
+        // Nobody else's request can wait for what one stream is shown, and what Envoy sends in place of a provider is whole.
+        let layer = app.live().around_one();
         // In a task of its own: a panic ends this stream, and not the connection that carries all of Envoy's.
         self.app.tasks.spawn(async move {
             if exchange.run(&app, &layer, peer).await.is_none() {
