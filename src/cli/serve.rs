@@ -17,6 +17,7 @@ use crate::config::{Config, EmbedModel};
 use crate::decision::EMBEDDER;
 use crate::embed::Embedder;
 use crate::layer::LayerSettings;
+use crate::room::Room;
 use crate::server::keys::KeyFile;
 use crate::server::{App, IdempotencyKeys, Keys, Secret, ServeError, Traffic, serve};
 use crate::store::{OpenStoreError, Store, StoreSettings};
@@ -111,6 +112,8 @@ async fn open(config: &Config) -> Result<App, Failure> {
             upstream: upstream.resolver(),
             temperature_max: config.temperature_max,
             body_bytes_max: config.serve.body_bytes_max,
+            body_patience: config.serve.body_patience,
+            bodies: Arc::new(Room::new(config.serve.bodies_bytes_max)),
             answer_bytes_max: config.answer_bytes_max,
             coalesce: config.coalesce,
             patience: config.embed.proxy_patience,

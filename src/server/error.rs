@@ -1,7 +1,11 @@
 //! Every status code that the cache API answers with. The client reads the outer message, the log the inner one.
 
+use std::panic::AssertUnwindSafe;
+
 use axum::extract::Request;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use http::StatusCode;
 
 use crate::body::problem_response;
@@ -15,6 +19,7 @@ pub(crate) enum ApiError {
     Store(StoreError),
     UnknownEntry(String),
     NoTenant,
+    Panicked,
 }
 
 impl ApiError {
@@ -33,6 +38,10 @@ impl ApiError {
             }
             Self::UnknownEntry(id) => {
                 Problem::new(StatusCode::NOT_FOUND, "unknown_entry", format!("no entry {id:?} in this cache"))
+            }
+            Self::Panicked => {
+                let message = "this call broke something in nearhit; others go on";
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
             }
             Self::NoTenant => {
                 let message = "a call from another machine needs an Authorization, x-api-key or api-key header";
@@ -58,6 +67,14 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
+}
+
+/// What a call is answered, even if its handler panics.
+pub(crate) async fn answered(request: Request, next: Next) -> Response {
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("a call panicked");
+        ApiError::Panicked.into_response()
+    })
 }
 
 pub(crate) async fn unknown_path(request: Request) -> ApiError {

@@ -6,6 +6,7 @@ mod auth;
 mod connection;
 mod credentials;
 mod error;
+mod files;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod head;
@@ -17,6 +18,7 @@ mod proxy;
 mod rate;
 mod run;
 mod scopes;
+mod seats;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
