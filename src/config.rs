@@ -465,6 +465,7 @@ mod tests {
             listen = "nowhere"
             insecure = "yes"
             lisen = "127.0.0.1:1"
+            bodies_bytes_max = 1
             [cache]
             threshold = 1.1
             ttl_s = -1
@@ -497,6 +498,7 @@ mod tests {
             ("serve.listen", "\"nowhere\""),
             ("serve.insecure", "\"yes\""),
             ("serve.lisen", "127.0.0.1:1"),
+            ("serve.bodies_bytes_max", "got 1"),
             ("cache.threshold", "1.1"),
             ("cache.ttl_s", "-1"),
             ("cache.perishable", "\"never\""),

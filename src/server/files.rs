@@ -5,7 +5,7 @@ pub(super) fn connections_max(wanted: usize) -> usize {
     let Some(files) = files_max() else { return wanted };
     let most = (files.saturating_sub(FILES_KEPT) / 2).max(CONNECTIONS_MIN);
     if most < wanted {
-        tracing::warn!(files, connections = most, wanted, "the limit of open files leaves room for fewer connections");
+        tracing::info!(files, connections = most, wanted, "the limit of open files leaves room for fewer connections");
     }
     wanted.min(most)
 }

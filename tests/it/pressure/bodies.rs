@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 
 use super::{ask, each, start};
-use crate::support::{Client, Reply, Upstream};
+use crate::support::{Client, Reply, Upstream, until};
 
 /// All of them are on their way at a time: the provider answers none before it has every one.
 #[tokio::test]
@@ -66,20 +68,17 @@ async fn what_there_is_no_room_for_goes_upstream_all_the_same() {
 /// The cache API says so, and a client that wants the cache's answer only gets none.
 #[tokio::test]
 async fn without_room_the_api_says_so() {
-    use futures_util::stream::{StreamExt, iter, pending};
-
     let upstream = Upstream::saying("Here.").await;
     let config = "[serve]\nbody_bytes_max = 1048576\nbodies_bytes_max = 1048576";
     let (_home, mut server) = start(&upstream, config).await;
     let client = server.client("sk-test");
-    // Takes nearly all of it, and goes on for ever.
-    let begun = iter([Ok::<_, std::io::Error>(vec![b' '; 1 << 20])]).chain(pending());
-    let holder = server.client("sk-test");
-    let holding = tokio::spawn(async move {
-        holder.post_bytes("/v1/chat/completions", axum::body::Body::from_stream(begun)).await;
-    });
+    // Takes all of it, and never comes to an end.
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n";
+    let body = " ".repeat(1 << 20);
+    let mut holder = TcpStream::connect(server.url.trim_start_matches("http://")).await.expect("a connection");
+    holder.write_all(format!("{head}{body}\r\n").as_bytes()).await.expect("a reader");
     let insert = json!({"prompt": "a", "response": "b"});
-    let refused = crate::support::until("there is no room", async || {
+    let refused = until("there is no room", async || {
         let answer = client.post("/v1/caches/default/entries", &insert).await;
         (answer.status == 503).then_some(answer)
     })
@@ -89,8 +88,8 @@ async fn without_room_the_api_says_so() {
     assert_eq!(only.outcome(), ("bypass", "overloaded"));
     let asked = client.chat(&ask("Is it there?")).await.check(200);
     assert_eq!(asked.outcome(), ("bypass", "overloaded"));
-    holding.abort();
-    crate::support::until("there is room again", async || {
+    drop(holder);
+    until("there is room again", async || {
         (client.post("/v1/caches/default/entries", &insert).await.status == 201).then_some(())
     })
     .await;
