@@ -1,7 +1,7 @@
-//! The body of every response, and of every request on its way upstream; how bodies are read.
+//! The body of every response, and of every request on its way upstream; how a body is read that nobody wants.
 
 use std::error::Error;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 
 use crate::wire::problem::Problem;
 use crate::wire::request::is_anthropic;
@@ -52,6 +52,33 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         self.0.size_hint()
+    }
+}
+
+/// A body that keeps something as long as it lives.
+pub(crate) struct Holding<B, H> {
+    pub(crate) body: B,
+    pub(crate) _held: H,
+}
+
+impl<B, H> http_body::Body for Holding<B, H>
+where
+    B: http_body::Body + Unpin,
+    H: Unpin,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -99,31 +126,6 @@ pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
 
 fn encoding(headers: &HeaderMap) -> Option<&HeaderValue> {
     headers.get_all(CONTENT_ENCODING).iter().find(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-}
-
-/// Reads a whole body, up to `limit` bytes.
-pub(crate) async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, Problem>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let mut body = pin!(body);
-    if body.size_hint().lower() > limit as u64 {
-        discard(body, limit.saturating_mul(2)).await;
-        return Err(Problem::too_large(limit));
-    }
-    match Limited::new(body.as_mut(), limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            discard(body, limit).await;
-            Err(Problem::too_large(limit))
-        }
-        Err(error) => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "body_broken_off",
-            format!("the body could not be read: {error}"),
-        )),
-    }
 }
 
 /// Reads on and forgets, up to `limit` bytes: most clients send all they have before they listen, and one that is

@@ -225,6 +225,7 @@ pub struct Inserted {
 impl Cache {
     /// Its metrics go into `registry`.
     pub fn new(parts: Parts, settings: CacheSettings, registry: &mut Registry) -> Self {
+        let parts = parts.contained();
         let (metrics, tallies, guards) = (Metrics::register(registry), Tallies::default(), Guards::default());
         let is_fresh = parts.store.usage().is_empty() && !parts.store.health().loading;
         let templates = Templates::new(&settings.templates, is_fresh);

@@ -116,8 +116,21 @@ impl Config {
             insecure: from.flag("serve.insecure"),
             strict: from.flag("serve.strict"),
             body_bytes_max: from.size("serve.body_bytes_max", 32 << 20),
+            bodies_bytes_max: from.size("serve.bodies_bytes_max", 256 << 20),
+            body_patience: from.seconds("serve.body_timeout_s", 30),
+            connections_max: from.size("serve.connections_max", 10_000),
+            idle: from.seconds("serve.idle_timeout_s", 120),
             drain: from.seconds("serve.drain_s", 120),
         };
+        if serve.bodies_bytes_max < serve.body_bytes_max {
+            from.problem(
+                "serve.bodies_bytes_max",
+                &format!(
+                    "must be at least serve.body_bytes_max, {}, got {}",
+                    serve.body_bytes_max, serve.bodies_bytes_max
+                ),
+            );
+        }
         let tenancy = from.word("tenancy", &[("per-key", Tenancy::PerKey), ("single", Tenancy::Single)]);
         Self {
             judge,
@@ -479,6 +492,7 @@ mod tests {
             listen = "nowhere"
             insecure = "yes"
             lisen = "127.0.0.1:1"
+            bodies_bytes_max = 1
             [cache]
             threshold = 1.1
             ttl_s = -1
@@ -514,6 +528,7 @@ mod tests {
             ("serve.listen", "\"nowhere\""),
             ("serve.insecure", "\"yes\""),
             ("serve.lisen", "127.0.0.1:1"),
+            ("serve.bodies_bytes_max", "got 1"),
             ("cache.threshold", "1.1"),
             ("cache.ttl_s", "-1"),
             ("cache.perishable", "\"never\""),

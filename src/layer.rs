@@ -5,6 +5,8 @@
 //! client. Everything else passes through untouched.
 //! Whose entries are used is said by a [`Tenant`] in the request's extensions; without one nothing is cached.
 
+mod unread;
+
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -25,13 +27,14 @@ use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::body::{Body, BoxError, check_media, problem_response, read_body, shaped};
+use crate::body::{Body, BoxError, problem_response, shaped};
 use crate::cache::{Cache, Held, Judged, Lookup, Match, Miss, Query, Tiers};
 use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prompt, Reason, Tenant, Terms, Tier};
 use crate::flight::{Boarding, FlightKey, Flights, Landing};
 use crate::judge::PacedJudge;
 use crate::record::Keep;
 use crate::replay::Pace;
+use crate::room::{Room, Share, Taken};
 use crate::route::{Elsewhere, OneUpstream, Priority, Resolve, Resolved, Substitute};
 use crate::stamp::{hit_response, not_cached, stamp, stamp_shadow, strip_own_headers};
 use crate::store::Owner;
@@ -51,6 +54,10 @@ pub struct LayerSettings {
     pub temperature_max: Option<f64>,
     /// Largest request body.
     pub body_bytes_max: usize,
+    /// Longest wait for its next bytes.
+    pub body_patience: Duration,
+    /// For all of them that are held at a time.
+    pub bodies: Arc<Room>,
     /// Largest answer that is kept.
     pub answer_bytes_max: usize,
     /// Longest that a request waits for its embedding before it goes upstream.
@@ -74,6 +81,8 @@ impl Default for LayerSettings {
             upstream: Arc::new(OneUpstream::default()),
             temperature_max: None,
             body_bytes_max: 32 << 20,
+            body_patience: Duration::from_secs(30),
+            bodies: Arc::new(Room::new(256 << 20)),
             answer_bytes_max: 1 << 20,
             patience: Duration::from_millis(250),
             coalesce: true,
@@ -167,7 +176,11 @@ where
         // The clone that was polled ready is the one to call.
         let inner = std::mem::replace(&mut self.inner, waiting);
         let path = request.uri().path().to_owned();
-        Box::pin(async move { Ok(shaped(&path, gate.answer(inner, request).await?, |body| body)) })
+        Box::pin(async move {
+            let mut share = gate.settings.bodies.share();
+            let response = shaped(&path, gate.answer(inner, request, &mut share).await?, |body| body);
+            Ok(unread::holding(response, share))
+        })
     }
 }
 
@@ -231,7 +244,12 @@ enum Shared {
 }
 
 impl Gate {
-    async fn answer<S, B>(self: Arc<Self>, inner: S, request: Request<B>) -> Result<Response<Body>, S::Error>
+    async fn answer<S, B>(
+        self: Arc<Self>,
+        inner: S,
+        request: Request<B>,
+        share: &mut Share,
+    ) -> Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
         S::Future: Send,
@@ -249,7 +267,12 @@ impl Gate {
             self.strip(&mut parts.headers);
             return self.pass(inner, Request::from_parts(parts, Body::new(body)), Reason::NotCacheable).await;
         }
-        let Read { body, only_if_cached, feedback, owner, asked } = match self.read(&parts, body).await {
+        let body = match self.take(&parts.headers, body, share).await {
+            Ok(Taken::Whole(body)) => body,
+            Ok(Taken::Begun(begun)) => return self.pass_begun(inner, parts, begun).await,
+            Err(problem) => return Ok(problem_response(&problem)),
+        };
+        let Read { body, only_if_cached, feedback, owner, asked } = match self.read(&parts, body) {
             Ok(read) => read,
             Err(problem) => return Ok(problem_response(&problem)),
         };
@@ -317,6 +340,7 @@ impl Gate {
             move |landing: Option<Landing>| async move {
                 // What was on its way during the lookup may have been stored since.
                 if landing.is_some()
+                    && miss.reason != Reason::StoreDown
                     && let Ok(Some(found)) = AssertUnwindSafe(gate.cache.stored(&asked.prompt)).catch_unwind().await
                     && let Some(response) = gate.replay(&asked, &found)
                 {
@@ -496,6 +520,7 @@ impl Gate {
             Ok(lookup) => lookup,
             Err(_) => {
                 tracing::error!("a lookup panicked");
+                self.cache.missed(&query.prompt, Reason::StoreDown);
                 Lookup::Miss(Miss::because(Reason::StoreDown))
             }
         }
@@ -512,13 +537,7 @@ impl Gate {
         Ok(response)
     }
 
-    async fn read<B>(&self, parts: &request::Parts, body: B) -> Result<Read, Problem>
-    where
-        B: http_body::Body<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        check_media(&parts.headers)?;
-        let bytes = read_body(body, self.settings.body_bytes_max).await?;
+    fn read(&self, parts: &request::Parts, bytes: Bytes) -> Result<Read, Problem> {
         let value = json::parse(&bytes).map_err(|error| Problem::not_json(&error, &bytes))?;
         let request = ProviderRequest::new(parts.uri.path(), value)
             .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body {error}")))?;

@@ -60,6 +60,7 @@ pub mod decision;
 
 pub mod cache;
 pub mod clock;
+pub mod contain;
 pub mod metrics;
 mod renew;
 pub mod route;
@@ -80,6 +81,7 @@ mod flight;
 pub mod layer;
 mod record;
 pub mod replay;
+pub mod room;
 pub mod savings;
 mod stamp;
 pub mod wire;

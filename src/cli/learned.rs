@@ -1,6 +1,7 @@
 //! What the caches learned of their errors, in a file of the data folder: a restart does not begin anew.
 //!
-//! It is no more than statistics and ids. A file that cannot be read costs what was learned, and nothing else.
+//! It is no more than statistics and ids. A file that cannot be read costs what was learned, and nothing else; it is
+//! set aside, not written over.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -28,10 +29,16 @@ impl LearnedFile {
         match fs::read(&path) {
             Ok(lines) => match cache.restore_learning(&lines) {
                 Ok(()) => {}
-                Err(error) => tracing::warn!(%error, file = %path.display(), "some of what was learned is lost"),
+                Err(error) => {
+                    let kept = set_aside(&path);
+                    tracing::warn!(%error, file = %path.display(), kept, "some of what was learned is lost");
+                }
             },
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(%error, file = %path.display(), "what was learned could not be read"),
+            Err(error) => {
+                let kept = set_aside(&path);
+                tracing::warn!(%error, file = %path.display(), kept, "what was learned could not be read");
+            }
         }
         Self { cache, path, writing: Arc::default() }
     }
@@ -68,5 +75,49 @@ impl LearnedFile {
     }
 }
 
+/// Keeps the file under another name, beside what will be written; the name, as far as that could be done.
+fn set_aside(path: &Path) -> Option<String> {
+    let aside = path.with_extension("jsonl.unread");
+    // What can be read of it goes on until it is written anew.
+    let kept = fs::copy(path, &aside).map(drop).or_else(|_| fs::rename(path, &aside));
+    kept.is_ok().then(|| aside.display().to_string())
+}
+
 /// Between two writes.
 const PAUSE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::cache::{CacheSettings, Parts};
+    use crate::clock::ManualClock;
+    use crate::store::memory::MemoryStore;
+
+    fn opened(folder: &Path) -> LearnedFile {
+        let clock = Arc::new(ManualClock::at(1));
+        let parts = Parts { store: Arc::new(MemoryStore::default()), embedder: None, clock };
+        let cache = Cache::new(parts, CacheSettings::default(), &mut Registry::default());
+        LearnedFile::open(Arc::new(cache), folder)
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_set_aside_and_not_written_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, aside) = (folder.path().join("learned.jsonl"), folder.path().join("learned.jsonl.unread"));
+        opened(folder.path()).save();
+        assert!(path.exists() && !aside.exists(), "nothing was wrong");
+        fs::write(&path, "no line of ours\n").expect("a file");
+        opened(folder.path()).save();
+        assert_eq!(fs::read(&path).expect("a file of its own"), b"");
+        assert_eq!(fs::read_to_string(&aside).expect("what was there"), "no line of ours\n");
+        fs::remove_file(&path).expect("a file");
+        fs::remove_file(&aside).expect("a file");
+
+        fs::create_dir_all(path.join("kept")).expect("no file");
+        opened(folder.path()).save();
+        assert_eq!(fs::read(&path).expect("a file of its own"), b"");
+        assert!(aside.join("kept").exists());
+    }
+}

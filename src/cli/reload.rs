@@ -114,7 +114,7 @@ impl Reloader {
             (None, _) => None,
         };
         let savings = before.savings.renewed(config.savings.clone());
-        let layer = layer_settings(config, &upstream);
+        let layer = layer_settings(config, &upstream, Arc::clone(&before.layer.bodies));
         Ok(Change {
             keys: config.access.keys.clone(),
             require_keys: config.access.require_keys,

@@ -20,6 +20,7 @@ use crate::decision::EMBEDDER;
 use crate::embed::Embedder;
 use crate::layer::LayerSettings;
 use crate::metrics::ConfigMetrics;
+use crate::room::Room;
 use crate::savings::Savings;
 use crate::server::keys::KeyFile;
 use crate::server::{App, IdempotencyKeys, Keys, Live, LiveSettings, Reloads, Secret, ServeError, Traffic, serve};
@@ -124,8 +125,8 @@ async fn open(config: &Config, reloads: Reloads) -> Result<Opened, Failure> {
     let upstream = Upstream::new(config.upstream.clone(), &secrets.providers, &mut registry)
         .map_err(|error| Failure::os(format!("TLS: {error}")))?;
     let tasks = TaskTracker::new();
-    let savings = Savings::new(config.savings.clone(), config.serve.body_bytes_max, &mut registry);
-    let layer = layer_settings(config, &upstream);
+    let layer = layer_settings(config, &upstream, Arc::new(Room::new(config.serve.bodies_bytes_max)));
+    let savings = Savings::new(config.savings.clone(), &layer, &mut registry);
     let live = LiveSettings { layer, upstream, savings, judge, api_patience: config.embed.api_patience };
     let app = App {
         live: RwLock::new(Arc::new(Live::new(Arc::clone(&cache), tasks.clone(), live))),
@@ -155,11 +156,13 @@ pub(super) fn cache_settings(config: &Config) -> CacheSettings {
 }
 
 /// How provider paths are served.
-pub(super) fn layer_settings(config: &Config, upstream: &Upstream) -> LayerSettings {
+pub(super) fn layer_settings(config: &Config, upstream: &Upstream, bodies: Arc<Room>) -> LayerSettings {
     LayerSettings {
         upstream: upstream.resolver(),
         temperature_max: config.temperature_max,
         body_bytes_max: config.serve.body_bytes_max,
+        body_patience: config.serve.body_patience,
+        bodies,
         answer_bytes_max: config.answer_bytes_max,
         coalesce: config.coalesce,
         patience: config.embed.proxy_patience,

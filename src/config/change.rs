@@ -71,12 +71,27 @@ impl Config {
 }
 
 fn note_serve(was: &ServeSettings, is: &ServeSettings, note: &mut impl FnMut(&str, bool)) {
-    let ServeSettings { listen, admin_listen, insecure, strict, body_bytes_max, drain } = was;
+    let ServeSettings {
+        listen,
+        admin_listen,
+        insecure,
+        strict,
+        body_bytes_max,
+        bodies_bytes_max,
+        body_patience,
+        connections_max,
+        idle,
+        drain,
+    } = was;
     note("serve.listen", *listen != is.listen);
     note("serve.admin_listen", *admin_listen != is.admin_listen);
     note("serve.insecure", *insecure != is.insecure);
     note("serve.strict", *strict != is.strict);
     note("serve.body_bytes_max", *body_bytes_max != is.body_bytes_max);
+    note("serve.bodies_bytes_max", *bodies_bytes_max != is.bodies_bytes_max);
+    note("serve.body_timeout_s", *body_patience != is.body_patience);
+    note("serve.connections_max", *connections_max != is.connections_max);
+    note("serve.idle_timeout_s", *idle != is.idle);
     note("serve.drain_s", *drain != is.drain);
 }
 
@@ -167,13 +182,17 @@ mod tests {
         check(
             "",
             "[serve]\nlisten = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:2\"\ninsecure = true\nstrict = true\n\
-             body_bytes_max = 1\ndrain_s = 1",
+             body_bytes_max = 1\nbodies_bytes_max = 1\nbody_timeout_s = 1\nconnections_max = 1\nidle_timeout_s = 1\ndrain_s = 1",
             &[
                 "serve.listen",
                 "serve.admin_listen",
                 "serve.insecure",
                 "serve.strict",
                 "serve.body_bytes_max",
+                "serve.bodies_bytes_max",
+                "serve.body_timeout_s",
+                "serve.connections_max",
+                "serve.idle_timeout_s",
                 "serve.drain_s",
             ],
         );
@@ -214,7 +233,7 @@ mod tests {
             ],
         );
         let live = "compat = [\"helicone\"]\n[upstream]\nopenai = \"http://x/v1\"\n[[upstreams]]\nname = \"a\"\nurl = \"http://y/v1\"\nmodels = [\"*\"]\n\
-                    [aliases]\nb = \"c\"\n[cache]\nmax_error = 0.1\nthreshold = 0.5\njudge = \"words\"\nshadow = true\nttl_s = 1\n\
+                    [aliases]\nb = \"c\"\n[[savings]]\nmax_tokens = 1\n[cache]\nmax_error = 0.1\nthreshold = 0.5\njudge = \"words\"\nshadow = true\nttl_s = 1\n\
                     perishable = \"miss\"\ncontext = \"semantic\"\ncoalesce = false\nreplay = \"original\"\nanswer_bytes_max = 1\n\
                     temperature_max = 1.0\n[caches.d]\nshadow = false\n[judge]\nmodel = \"m\"\n[limits]\nin_flight = 1\n\
                     [tenants.t]\nin_flight = 2\n";

@@ -11,13 +11,15 @@ use std::time::Instant;
 use futures_util::future::Either;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response, request};
+use http_body_util::BodyExt;
 use tower_service::Service;
 
 use super::Kind;
 use super::rules::CacheHints;
 use super::service::Shared;
 use super::sightings::Key;
-use crate::body::{Body, problem_response, read_body};
+use crate::body::{Body, problem_response};
+use crate::room::broken_off;
 use crate::decision::Tenant;
 use crate::wire::hint::{End, Prefixes, outline, with_hint};
 
@@ -60,9 +62,9 @@ where
         let shared = Arc::clone(&self.shared);
         Either::Right(Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            let body = match read_body(body, usize::MAX).await {
-                Ok(body) => body,
-                Err(problem) => return Ok(problem_response(&problem)),
+            let body = match body.collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(error) => return Ok(problem_response(&broken_off(&error))),
             };
             let Some(hinted) = shared.hinted(&parts, &body, hints) else {
                 return inner.call(Request::from_parts(parts, Body::from(body))).await;

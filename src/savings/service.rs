@@ -16,9 +16,11 @@ use super::rules::{PATHS, SavingsRules};
 use super::sightings::Sightings;
 use super::stopping::Stopping;
 use super::{Kind, Saved};
-use crate::body::{Body, BoxError, check_media, problem_response, read_body, shaped};
+use crate::body::{Body, BoxError, check_media, problem_response, shaped};
 use crate::decision::{Outcome, Tier};
+use crate::layer::LayerSettings;
 use crate::metrics::{Registry, SavingsMetrics};
+use crate::room::{Reading, Room, Taken, take};
 use crate::wire::controls::header;
 use crate::wire::stop::StreamWatch;
 
@@ -30,24 +32,27 @@ pub struct Savings {
 
 pub(super) struct Shared {
     pub(super) rules: SavingsRules,
-    /// Largest request body.
-    pub(super) body_bytes_max: usize,
+    /// How request bodies are read, and what is held of them.
+    reading: Reading,
+    bodies: Arc<Room>,
     pub(super) metrics: SavingsMetrics,
     pub(super) sightings: Arc<Sightings>,
 }
 
 impl Savings {
-    pub fn new(rules: SavingsRules, body_bytes_max: usize, registry: &mut Registry) -> Self {
+    /// `layer` says how large a body may be, and how slow.
+    pub fn new(rules: SavingsRules, layer: &LayerSettings, registry: &mut Registry) -> Self {
         let metrics = SavingsMetrics::register(registry);
-        let sightings = Arc::default();
-        Self { shared: Arc::new(Shared { rules, body_bytes_max, metrics, sightings }) }
+        let reading = Reading { bytes_max: layer.body_bytes_max, pause_max: layer.body_patience };
+        let bodies = Arc::clone(&layer.bodies);
+        Self { shared: Arc::new(Shared { rules, reading, bodies, metrics, sightings: Arc::default() }) }
     }
 
     /// Under other rules, with what was seen and counted.
     pub fn renewed(&self, rules: SavingsRules) -> Self {
-        let Shared { rules: _, body_bytes_max, metrics, sightings } = &*self.shared;
-        let (metrics, sightings) = (metrics.clone(), Arc::clone(sightings));
-        Self { shared: Arc::new(Shared { rules, body_bytes_max: *body_bytes_max, metrics, sightings }) }
+        let Shared { rules: _, reading, bodies, metrics, sightings } = &*self.shared;
+        let (bodies, metrics, sightings) = (Arc::clone(bodies), metrics.clone(), Arc::clone(sightings));
+        Self { shared: Arc::new(Shared { rules, reading: *reading, bodies, metrics, sightings }) }
     }
 
     /// In front of the cache: changes requests, and ends streams.
@@ -70,9 +75,9 @@ pub struct SavingsService<S> {
 
 impl<S, B> Service<Request<B>> for SavingsService<S>
 where
-    S: Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send,
-    B: http_body::Body<Data = Bytes> + From<Bytes> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     type Response = Response<Body>;
@@ -85,7 +90,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         if !self.shared.is_for(&request) {
-            return Either::Left(self.inner.call(request));
+            return Either::Left(self.inner.call(request.map(Body::new)));
         }
         let waiting = self.inner.clone();
         // The clone that was polled ready is the one to call.
@@ -105,13 +110,19 @@ impl Shared {
 
     async fn send<S, B>(self: Arc<Self>, mut inner: S, request: Request<B>) -> Result<Response<Body>, S::Error>
     where
-        S: Service<Request<B>, Response = Response<Body>>,
-        B: http_body::Body<Data = Bytes> + From<Bytes>,
+        S: Service<Request<Body>, Response = Response<Body>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
-        let body = match read_body(body, self.body_bytes_max).await {
-            Ok(body) => body,
+        // Given back before the layer takes as much.
+        let mut share = self.bodies.share();
+        let taken = take(body, self.reading, &mut share).await;
+        drop(share);
+        let body = match taken {
+            Ok(Taken::Whole(body)) => body,
+            // Nor has the layer.
+            Ok(Taken::Begun(begun)) => return inner.call(Request::from_parts(parts, Body::new(begun))).await,
             Err(problem) => return Ok(shaped(parts.uri.path(), problem_response(&problem), |body| body)),
         };
         let tag = parts.headers.get(&header::ROUTE).and_then(|tag| tag.to_str().ok());
@@ -119,7 +130,7 @@ impl Shared {
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         hints.map(|hints| parts.extensions.insert(hints));
-        let mut response = inner.call(Request::from_parts(parts, B::from(body))).await?;
+        let mut response = inner.call(Request::from_parts(parts, Body::from(body))).await?;
         if response.extensions_mut().remove::<Hinted>().is_some() {
             saved.push(Saved::plain(Kind::CacheControl));
         }

@@ -16,10 +16,9 @@ use http::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER};
 use super::credentials::Credentials;
 use super::error::ApiError;
 use super::keys::{KeyRecord, KeyScope, KeysInForce};
-use super::limits::{Held, Permit, TooMuch};
+use super::limits::{Permit, TooMuch};
 use super::{App, scopes};
-use crate::body::discard;
-use crate::body::problem_response;
+use crate::body::{Holding, discard, problem_response};
 use crate::decision::Tenant;
 use crate::upstream::WithOperatorsKey;
 use crate::wire::problem::Problem;
@@ -175,7 +174,7 @@ pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, 
     let scope = scopes::needed(request.method(), route);
     match let_in(&app, &mut request, scope) {
         Ok(None) => next.run(request).await,
-        Ok(Some(permit)) => next.run(request).await.map(|body| Body::new(Held { body, _permit: permit })),
+        Ok(Some(permit)) => next.run(request).await.map(|body| Body::new(Holding { body, _held: permit })),
         Err(refusal) => {
             discard(pin!(request.into_body()), app.live().settings().layer.body_bytes_max).await;
             refusal.into_response()

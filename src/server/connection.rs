@@ -1,6 +1,8 @@
-//! Connections of a listener: how long a head may be and take, and finishing what is on its way.
+//! Connections of a listener: how many there are, how long a head may be and take, and finishing what is on its way.
 
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,53 +14,113 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use super::seats::{Seat, Seats};
+use crate::body::Holding;
+
+/// What a listener takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectionLimits {
+    pub(super) connections_max: usize,
+    /// Longest that a connection may do nothing, and that a head may take.
+    pub(super) idle: Duration,
+}
+
 /// Serves HTTP/1 and HTTP/2 until `stop` is done, then takes no more and returns when every call has its answer.
-pub(super) async fn serve(mut listener: TcpListener, routes: Router, stop: impl Future<Output = ()>) {
+pub(super) async fn serve(
+    mut listener: TcpListener,
+    routes: Router,
+    limits: ConnectionLimits,
+    stop: impl Future<Output = ()>,
+) {
+    let ConnectionLimits { connections_max, idle } = limits;
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES_MAX);
-    let open = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(stop);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(HEAD_BYTES_MAX);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_PAUSE).keep_alive_timeout(PING_TIME);
+    let (seats, open, stopping) = (Seats::new(connections_max), TaskTracker::new(), CancellationToken::new());
+    let mut stop = pin!(stop);
     loop {
-        let (stream, peer) = tokio::select! {
+        let knocks = async {
+            let (stream, peer) = Listener::accept(&mut listener).await;
+            (stream, peer, Arc::new(seats.take().await))
+        };
+        let (stream, peer, seat) = tokio::select! {
             biased;
             () = &mut stop => break,
-            accepted = Listener::accept(&mut listener) => accepted,
+            taken = knocks => taken,
         };
         // Without this, small answers wait for the client's delayed acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
-        let connection = builder.serve_connection(TokioIo::new(stream), service_fn(calls(routes.clone(), peer)));
-        let connection = open.watch(connection.into_owned());
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "a connection ended early");
-            }
-        });
+        let (routes, sitting) = (routes.clone(), Arc::clone(&seat));
+        let calls = service_fn(move |request| call(&routes, request, peer, &sitting));
+        let connection = builder.serve_connection(TokioIo::new(stream), calls).into_owned();
+        open.spawn(attend(connection, seat, idle, stopping.clone()));
     }
     drop(listener);
-    open.shutdown().await;
+    stopping.cancel();
+    open.close();
+    open.wait().await;
 }
 
-/// The routes, told who calls.
-fn calls(
-    routes: Router,
+/// The answer of the routes, which are told who calls.
+fn call(
+    routes: &Router,
+    mut request: Request<Incoming>,
     peer: SocketAddr,
-) -> impl Fn(Request<Incoming>) -> <Router as Service<Request<Body>>>::Future + Clone {
-    move |mut request| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        // Routers are always ready.
-        Service::call(&mut routes.clone(), request.map(Body::new))
+    seat: &Seat,
+) -> impl Future<Output = Result<http::Response<Holding<Body, super::seats::Busy>>, std::convert::Infallible>> + use<> {
+    let held = seat.begin();
+    request.extensions_mut().insert(ConnectInfo(peer));
+    // Routers are always ready.
+    let answer = Service::call(&mut routes.clone(), request.map(Body::new));
+    async move { Ok(answer.await?.map(|body| Holding { body, _held: held })) }
+}
+
+/// Serves a connection until it ends, does nothing for too long, or has to go.
+async fn attend<C>(connection: C, seat: Arc<Seat>, idle: Duration, stopping: CancellationToken)
+where
+    C: GracefulConnection,
+    C::Error: std::fmt::Debug,
+{
+    let ended = |ended: Result<(), C::Error>| {
+        if let Err(error) = ended {
+            tracing::debug!(?error, "a connection ended early");
+        }
+    };
+    let mut connection = pin!(connection);
+    let grace = tokio::select! {
+        biased;
+        done = connection.as_mut() => return ended(done),
+        () = stopping.cancelled() => GRACE,
+        () = seat.needed() => Duration::ZERO,
+        () = seat.idle_for(idle) => GRACE,
+    };
+    connection.as_mut().graceful_shutdown();
+    let over = async {
+        tokio::time::sleep(grace).await;
+        seat.idle_for(grace).await;
+    };
+    tokio::select! {
+        biased;
+        done = connection.as_mut() => ended(done),
+        // It never said what it wants.
+        () = over => {}
     }
 }
 
-/// Longest that a head may take, and a connection may wait for its next: longer than the usual clients keep an idle one
-/// (Go and hyper: 90 s), so that they let go first.
-const HEAD_TIME: Duration = Duration::from_secs(120);
+/// For the rest of a head, at the end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Between two questions whether an HTTP/2 client is still there, and longest wait for its answer.
+const PING_PAUSE: Duration = Duration::from_secs(60);
+const PING_TIME: Duration = Duration::from_secs(20);
 
 /// Largest head of a request.
 const HEAD_BYTES_MAX: usize = 64 << 10;

@@ -1,7 +1,11 @@
 //! Every status code that the cache API answers with. The client reads the outer message, the log the inner one.
 
+use std::panic::AssertUnwindSafe;
+
 use axum::extract::Request;
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use http::StatusCode;
 
 use super::reload::ReloadRefused;
@@ -18,6 +22,7 @@ pub(crate) enum ApiError {
     NoTenant,
     ReloadRefused(ReloadRefused),
     CannotReload,
+    Panicked,
 }
 
 impl ApiError {
@@ -44,6 +49,10 @@ impl ApiError {
                 let message = "the configuration cannot be read again just now";
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, "cannot_reload", message)
             }
+            Self::Panicked => {
+                let message = "this call broke something in nearhit; others go on";
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+            }
             Self::NoTenant => {
                 let message = "a call from another machine needs an Authorization, x-api-key or api-key header";
                 Problem::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
@@ -68,6 +77,14 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
+}
+
+/// What a call is answered, even if its handler panics.
+pub(crate) async fn answered(request: Request, next: Next) -> Response {
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("a call panicked");
+        ApiError::Panicked.into_response()
+    })
 }
 
 pub(crate) async fn unknown_path(request: Request) -> ApiError {

@@ -1,13 +1,9 @@
 //! How much one tenant may ask of this server: requests in a second, and at a time. None by default.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes};
-use http_body::{Frame, SizeHint};
 use parking_lot::{Mutex, RwLock};
 
 use super::keys::TenantName;
@@ -117,29 +113,6 @@ impl Drop for Permit {
         if let Some(load) = self.tenants.lock().get_mut(&self.tenant) {
             load.in_flight = load.in_flight.saturating_sub(1);
         }
-    }
-}
-
-/// An answer that is under way until its last byte is sent, or nobody wants it any more.
-pub(super) struct Held {
-    pub(super) body: Body,
-    pub(super) _permit: Permit,
-}
-
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

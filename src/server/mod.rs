@@ -6,6 +6,7 @@ mod auth;
 mod connection;
 mod credentials;
 mod error;
+mod files;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod head;
@@ -19,6 +20,7 @@ mod rate;
 mod reload;
 mod run;
 mod scopes;
+mod seats;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

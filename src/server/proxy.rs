@@ -61,7 +61,7 @@ fn say_who_answered<B>(response: &mut http::Response<B>) {
 /// Says what is wrong in the shape that the path's clients read.
 pub(super) async fn shape(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
-    shaped(&path, next.run(request).await, axum::body::Body::new)
+    shaped(&path, error::answered(request, next).await, axum::body::Body::new)
 }
 
 /// A path below `/v1/` that is not the cache API's, spelt without tricks.

@@ -8,7 +8,8 @@ use axum::middleware::from_fn;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
 
-use super::{App, admin_plane, auth, connection, data_plane, head, proxy};
+use super::connection::{self, ConnectionLimits};
+use super::{App, admin_plane, auth, data_plane, files, head, proxy};
 
 /// The listeners and their limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,14 @@ pub struct ServeSettings {
     pub strict: bool,
     /// Largest request body.
     pub body_bytes_max: usize,
+    /// Of all request bodies that are held at a time.
+    pub bodies_bytes_max: usize,
+    /// Longest wait for the next bytes of a request body.
+    pub body_patience: Duration,
+    /// Most connections of a listener.
+    pub connections_max: usize,
+    /// Longest that a connection may do nothing, and that a request's head may take.
+    pub idle: Duration,
     /// Longest wait, at the end, for answers on their way.
     pub drain: Duration,
 }
@@ -68,8 +77,10 @@ pub async fn serve(
         stop.await;
         stopping.send_replace(true);
     });
-    let data = run(data, data_plane(&app), data_address, stopped.clone());
-    let admin = run(admin, admin_plane(&app), admin_address, stopped.clone());
+    let limits =
+        ConnectionLimits { connections_max: files::connections_max(settings.connections_max), idle: settings.idle };
+    let data = run(data, data_plane(&app), (data_address, limits), stopped.clone());
+    let admin = run(admin, admin_plane(&app), (admin_address, limits), stopped.clone());
     let served = async { tokio::join!(data, admin) };
     let drained = async {
         let mut stopped = stopped;
@@ -142,7 +153,7 @@ async fn listen(
 async fn run(
     listener: TcpListener,
     routes: Router,
-    address: SocketAddr,
+    (address, limits): (SocketAddr, ConnectionLimits),
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) {
     let routes = if address.ip().is_loopback() { routes.layer(from_fn(auth::local_names_only)) } else { routes };
@@ -154,7 +165,7 @@ async fn run(
             tracing::debug!("the stop signal's sender is gone");
         }
     };
-    connection::serve(listener, routes, until).await;
+    connection::serve(listener, routes, limits, until).await;
 }
 
 /// Longest wait, at the end, for answers to be stored.

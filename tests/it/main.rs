@@ -15,6 +15,8 @@ mod golden;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod keys;
+mod parts;
+mod pressure;
 mod proxy;
 mod readme;
 mod reload;

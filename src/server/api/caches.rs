@@ -239,7 +239,7 @@ pub(in super::super) async fn tune(
 pub(in super::super) async fn flush(
     State(app): State<Arc<App>>,
     CallersCache(owner): CallersCache,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<StatusCode, ApiError> {
     empty(&app, owner, typed(body)?).await?;
     Ok(StatusCode::NO_CONTENT)

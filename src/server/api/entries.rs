@@ -123,7 +123,7 @@ pub(in super::super) async fn feedback(
     State(app): State<Arc<App>>,
     CallersCache(owner): CallersCache,
     Path(path): Path<BTreeMap<String, String>>,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<StatusCode, ApiError> {
     hear(&app, &owner, id_in(&path), typed(body)?).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -147,7 +147,7 @@ pub(in super::super) async fn hear(app: &App, owner: &Owner, id: &str, body: Fee
 pub(in super::super) async fn delete_matching(
     State(app): State<Arc<App>>,
     CallersCache(owner): CallersCache,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<Json<DeleteAnswer>, ApiError> {
     let body: DeleteBody = typed(body)?;
     let dry_run = body.dry_run;

@@ -12,10 +12,11 @@ use utoipa::ToSchema;
 
 use super::super::App;
 use super::super::error::ApiError;
-use crate::body::{check_media, read_body};
+use crate::body::check_media;
 use crate::decision::{
     Attributes, CHAT_PATH, CacheName, Embedding, InvalidEmbedding, Origin, Prompt, Reason, Scope, Tenant, Turn, Vars,
 };
+use crate::room::{Reading, Share, Taken, take};
 use crate::route::Resolved;
 use crate::store::Owner;
 use crate::wire::controls::check_names;
@@ -197,16 +198,28 @@ pub(super) fn brief(value: &Value) -> String {
     if text.len() <= 80 { text } else { text.chars().take(80).chain("…".chars()).collect() }
 }
 
-/// A JSON body, any value.
-pub(in super::super) struct JsonBody(pub(super) Value);
+/// A JSON body, any value, and the room that it takes.
+pub(in super::super) struct JsonBody(pub(super) Value, pub(super) Share);
 
 impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
         check_media(request.headers())?;
-        let bytes = read_body(request.into_body(), app.live().settings().layer.body_bytes_max).await?;
-        Ok(Self(json::parse(&bytes).map_err(|error| Problem::not_json(&error, &bytes))?))
+        let live = app.live();
+        let layer = &live.settings().layer;
+        let mut share = layer.bodies.share();
+        let reading = Reading { bytes_max: layer.body_bytes_max, pause_max: layer.body_patience };
+        let bytes = match take(request.into_body(), reading, &mut share).await? {
+            Taken::Whole(bytes) => bytes,
+            Taken::Begun(begun) => {
+                drop(share);
+                begun.discard(reading.bytes_max).await;
+                let message = "too many bytes are on their way in already; try again";
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message).into());
+            }
+        };
+        Ok(Self(json::parse(&bytes).map_err(|error| Problem::not_json(&error, &bytes))?, share))
     }
 }
 

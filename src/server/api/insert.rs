@@ -99,7 +99,7 @@ enum Wanted {
 pub(in super::super) async fn insert(
     State(app): State<Arc<App>>,
     CallersCache(owner): CallersCache,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<(StatusCode, Json<InsertAnswer>), ApiError> {
     Ok((StatusCode::CREATED, Json(store(&app, &owner, typed(body)?).await?)))
 }
@@ -128,7 +128,7 @@ pub(in super::super) async fn store(app: &App, owner: &Owner, body: InsertBody) 
 pub(in super::super) async fn insert_batch(
     State(app): State<Arc<App>>,
     CallersCache(owner): CallersCache,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
     let items = batch(body, "entries")?;
     let mut new = Vec::new();

@@ -120,7 +120,7 @@ pub(in super::super) struct NearestField {
 pub(in super::super) async fn search(
     State(app): State<Arc<App>>,
     CallersCache(owner): CallersCache,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<Json<SearchAnswer>, ApiError> {
     Ok(Json(answer(&app, &owner, typed(body)?).await?))
 }
@@ -133,7 +133,7 @@ pub(in super::super) async fn search(
 pub(in super::super) async fn search_batch(
     State(app): State<Arc<App>>,
     CallersCache(owner): CallersCache,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<Json<Value>, ApiError> {
     let items = batch(body, "searches")?;
     let results: Vec<Value> = iter(items)

@@ -16,7 +16,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::{Code, Status};
 
-use super::super::error::ApiError;
+use super::super::error::{self, ApiError};
 use super::status;
 use crate::wire::problem::Problem;
 
@@ -28,7 +28,7 @@ pub(super) async fn answer(request: Request, next: Next) -> Response {
         return ApiError::from(problem).into_response();
     }
     let deadline = match timeout(request.headers()) {
-        Ok(None) => return in_grpc(next.run(request).await),
+        Ok(None) => return in_grpc(error::answered(request, next).await),
         Ok(Some(timeout)) => Instant::now() + timeout,
         Err(problem) => return status::of(problem).into_http(),
     };
@@ -36,7 +36,7 @@ pub(super) async fn answer(request: Request, next: Next) -> Response {
     if deadline <= Instant::now() {
         return late().into_http();
     }
-    match timeout_at(deadline, next.run(request)).await {
+    match timeout_at(deadline, error::answered(request, next)).await {
         Ok(response) => in_grpc(response).map(|body| Body::new(Timed::new(body, deadline))),
         Err(_) => late().into_http(),
     }
