@@ -1,5 +1,7 @@
 //! The body of every response, and of every request on its way upstream; how bodies are read.
 
+mod late;
+
 use std::error::Error;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -29,6 +31,11 @@ impl Body {
         B::Error: Into<BoxError>,
     {
         Self(body.map_err(Into::into).boxed_unsync())
+    }
+
+    /// The same, which lets go of what it has before it breaks off.
+    pub(crate) fn late(self) -> Self {
+        Self::new(late::Late::new(self))
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Config {
     pub temperature_max: Option<f64>,
     /// Whether identical misses share one call upstream.
     pub coalesce: bool,
+    /// Whether misses that are near in meaning wait for the answer to the first of them.
+    pub coalesce_semantic: bool,
     pub replay: Pace,
 }
 
@@ -120,6 +122,7 @@ impl Config {
                 number(v).filter(|t| t.is_finite() && *t >= 0.0)
             }),
             coalesce: from.read("cache.coalesce", "true or false", Value::as_bool).unwrap_or(true),
+            coalesce_semantic: from.flag("cache.coalesce_semantic"),
             replay: from.read("cache.replay", PACE, pace).unwrap_or_default(),
             cache: Self::read_cache(from),
             data_dir,

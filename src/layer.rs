@@ -14,10 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{
-    ACCEPT_ENCODING, AGE, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
-};
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, request};
+use http::header::{ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -26,13 +24,13 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::body::{Body, BoxError, check_media, problem_response, read_body, shaped};
-use crate::cache::{Cache, Held, Judged, Lookup, Match, Miss, Query};
+use crate::cache::{Cache, Company, Held, Judged, Lookup, Match, Miss, Query};
 use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prompt, Reason, Tenant, Terms, Tier};
-use crate::flight::{Boarding, FlightKey, Flights, Landing};
+use crate::flight::{Boarding, FlightKey, Flights, Landing, Seat};
 use crate::judge::PacedJudge;
 use crate::record::Keep;
 use crate::replay::Pace;
-use crate::route::{OneUpstream, Priority, Resolve, Resolved, Substitute};
+use crate::route::{KEY_HEADERS, OneUpstream, Priority, Resolve, Resolved, Substitute};
 use crate::stamp::{hit_response, not_cached, stamp, stamp_shadow, strip_own_headers};
 use crate::store::Owner;
 use crate::wire::controls::{Controls, header};
@@ -55,6 +53,8 @@ pub struct LayerSettings {
     pub patience: Duration,
     /// Whether identical misses share one call upstream.
     pub coalesce: bool,
+    /// Whether misses that are near in meaning wait for the answer to the first of them.
+    pub coalesce_semantic: bool,
     /// How fast streamed hits are sent.
     pub replay: Pace,
 }
@@ -69,6 +69,7 @@ impl Default for LayerSettings {
             answer_bytes_max: 1 << 20,
             patience: Duration::from_millis(250),
             coalesce: true,
+            coalesce_semantic: false,
             replay: Pace::default(),
         }
     }
@@ -105,7 +106,7 @@ impl CacheLayer {
         judge: Option<Arc<PacedJudge>>,
     ) -> Self {
         let audits = Arc::new(Semaphore::new(AUDITS_MAX));
-        let flights = Arc::default();
+        let flights = Arc::new(Flights::new(cache.metrics().flights()));
         Self { gate: Arc::new(Gate { cache, settings, tasks, flights, judge, audits }) }
     }
 }
@@ -147,7 +148,7 @@ where
         // The clone that was polled ready is the one to call.
         let inner = std::mem::replace(&mut self.inner, waiting);
         let path = request.uri().path().to_owned();
-        Box::pin(async move { Ok(shaped(&path, gate.answer(inner, request).await?, |body| body)) })
+        Box::pin(async move { Ok(shaped(&path, gate.answer(inner, request).await?, |body| body).map(Body::late)) })
     }
 }
 
@@ -176,7 +177,7 @@ struct Asked {
 
 /// What differs between callers of one tenant.
 struct Caller {
-    keys: [Option<HeaderValue>; 2],
+    keys: [Option<HeaderValue>; KEY_HEADERS.len()],
     priority: Priority,
 }
 
@@ -189,15 +190,23 @@ impl Asked {
     /// differs in nothing of it would get the same answer, or the same refusal.
     fn flight_key(&self, body: &Bytes) -> FlightKey {
         let Controls { ttl, tags, sources, .. } = &self.controls;
-        let Caller { keys, priority } = &self.caller;
-        let mut hasher = blake3::Hasher::new_derive_key("nearhit 2026-11-22 flight v1");
+        let mut hasher = blake3::Hasher::new_derive_key("nearhit 2026-11-22 flight v2");
         hasher.update(&Fingerprint::split(&self.prompt).0.exact);
         hasher.update(blake3::hash(body).as_bytes());
+        hasher.update(&self.form());
+        hasher.update(format!("{:?}", (ttl, tags, sources)).as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+
+    /// With whose keys it is asked, how urgent it is, and in which form it is answered.
+    fn form(&self) -> [u8; 32] {
+        let Caller { keys, priority } = &self.caller;
+        let mut hasher = blake3::Hasher::new_derive_key("nearhit 2026-11-22 form v1");
         for key in keys {
             let hash = key.as_ref().map(|key| blake3::hash(key.as_bytes()));
             hasher.update(hash.as_ref().map_or(&[0; 32][..], |hash| hash.as_bytes()));
         }
-        let form = format!("{:?}", (self.request.path(), priority, ttl, tags, sources));
+        let form = format!("{:?}", (self.request.path(), priority, self.request.wants_stream()));
         hasher.update(form.as_bytes());
         *hasher.finalize().as_bytes()
     }
@@ -250,9 +259,11 @@ impl Gate {
         };
         let may_join = self.may_join(&asked);
         // Mostly nothing is on its way.
-        let key = (may_join && !self.flights.is_empty()).then(|| asked.flight_key(&body));
-        if let Some(flight) = key.as_ref().and_then(|key| self.flights.get(key)).filter(|flight| flight.is_live())
-            && let Some(response) = flight.answer().await
+        let is_keyed = self.settings.coalesce_semantic || !self.flights.is_empty();
+        let key = (may_join && is_keyed).then(|| asked.flight_key(&body));
+        let company = key.filter(|_| self.settings.coalesce_semantic).map(|key| Company::new(asked.form(), key));
+        if let Some(seat) = key.as_ref().and_then(|key| self.flights.get(key)).filter(Seat::is_live)
+            && let Some(response) = seat.answer().await
         {
             return Ok(self.joined(&asked.owner(), response));
         }
@@ -264,6 +275,7 @@ impl Gate {
                 terms: asked.controls.terms,
                 patience: Some(self.settings.patience),
                 is_comparable: !only_if_cached,
+                company,
                 ..Query::new(asked.prompt.clone())
             };
             match self.lookup(&query).await {
@@ -312,7 +324,8 @@ impl Gate {
                     None => stamp(response.headers_mut(), Outcome::Miss, miss.reason),
                 }
                 let status = response.status();
-                let keep = Keep { landing, ..gate.keep(asked, status, miss.vector, miss.judged, false) };
+                let asking = miss.asking;
+                let keep = Keep { landing, asking, ..gate.keep(asked, status, miss.vector, miss.judged, false) };
                 Some(keep.record(response))
             }
         };
@@ -348,8 +361,8 @@ impl Gate {
         F: Future<Output = Option<Response<Body>>> + Send,
     {
         match self.flights.board(key, self.settings.answer_bytes_max, call) {
-            Boarding::Leads(flight) => Shared::Own(flight.answer().await),
-            Boarding::Joins(flight, not_made) => match flight.answer().await {
+            Boarding::Leads(seat) => Shared::Own(seat.answer().await),
+            Boarding::Joins(seat, not_made) => match seat.answer().await {
                 Some(response) => Shared::Joined(response),
                 // One after another would wait for each other's failures.
                 None => Shared::Own(not_made(None).await),
@@ -410,6 +423,7 @@ impl Gate {
             judge,
             is_audit,
             landing: None,
+            asking: None,
         }
     }
 
@@ -525,7 +539,7 @@ impl Gate {
             temperature_max: self.settings.temperature_max,
         })?;
         prompt.scope.model = model;
-        let keys = [AUTHORIZATION, HeaderName::from_static("x-api-key")].map(|name| parts.headers.get(name).cloned());
+        let keys = KEY_HEADERS.map(|name| parts.headers.get(name).cloned());
         let caller = Caller { keys, priority: parts.extensions.get().copied().unwrap_or_default() };
         Ok(Asked { request, controls, prompt, came: Instant::now(), caller })
     }
@@ -560,3 +574,6 @@ fn recordable(mut request: Request<Body>) -> Request<Body> {
 
 /// Audits on their way: each is a call upstream that no client waits for, and so no client slows down.
 const AUDITS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests;

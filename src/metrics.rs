@@ -1,5 +1,6 @@
 //! Every metric's name, in one place. Labels are the words of [`crate::decision`], so their number is bounded.
 
+mod flight;
 mod upstream;
 
 use std::time::Duration;
@@ -16,7 +17,8 @@ use crate::decision::{Outcome, Reason, Tier};
 /// Where metrics are registered, and read from.
 pub use prometheus_client::registry::Registry;
 
-pub use self::upstream::UpstreamMetrics;
+pub(crate) use self::flight::FlightMetrics;
+pub use self::upstream::{QueueLength, UpstreamMetrics};
 
 /// The counters of one process.
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub struct Metrics {
     audits: Family<StoredLabels, Counter>,
     /// What a model said of two answers.
     judged: Family<StoredLabels, Counter>,
+    flights: FlightMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,6 +86,7 @@ impl Metrics {
             budget: Family::default(),
             audits: Family::default(),
             judged: Family::default(),
+            flights: FlightMetrics::register(registry),
         };
         let Self {
             lookups,
@@ -96,6 +100,7 @@ impl Metrics {
             budget,
             audits,
             judged,
+            flights: _,
         } = &metrics;
         registry.register(
             "lookups",
@@ -201,6 +206,11 @@ impl Metrics {
             let labels = StoreLabels { what: Word(what) };
             self.budget.get_or_create(&labels).set(i64::try_from(*figure).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Of calls that requests share.
+    pub(crate) fn flights(&self) -> FlightMetrics {
+        self.flights.clone()
     }
 
     pub(crate) fn shadow(&self, tier: Tier, took: Duration) {

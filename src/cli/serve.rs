@@ -113,6 +113,7 @@ async fn open(config: &Config) -> Result<App, Failure> {
             body_bytes_max: config.serve.body_bytes_max,
             answer_bytes_max: config.answer_bytes_max,
             coalesce: config.coalesce,
+            coalesce_semantic: config.coalesce_semantic,
             patience: config.embed.proxy_patience,
             replay: config.replay,
         },

@@ -87,7 +87,8 @@ impl Upstream {
             let (head_timeout, idle_timeout) = (settings.head_timeout, settings.idle_timeout);
             let calls = Calls { endpoint: endpoint.clone(), key, head_timeout, idle_timeout };
             let provider = Provider::new(client.clone(), calls);
-            let limited = limit::Limited::new(provider, endpoint.limit, settings.queue, has_own_key);
+            let limited = limit::Limited::new(provider, endpoint.limit, settings.queue, has_own_key)
+                .counted(metrics.queue(&endpoint.name));
             let service = Watched::new(limited, &endpoint.name, settings.breaker, metrics.clone());
             Station { name: endpoint.name.clone(), retries: endpoint.retries, service }
         };

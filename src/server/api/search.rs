@@ -199,7 +199,16 @@ pub(in super::super) async fn answer(app: &App, owner: &Owner, body: SearchBody)
             "searchStrategies: must name exact, template or semantic, got []",
         ));
     }
-    let query = Query { prompt, terms, tiers, limit, patience: Some(app.api_patience), vector, is_comparable: false };
+    let query = Query {
+        prompt,
+        terms,
+        tiers,
+        limit,
+        patience: Some(app.api_patience),
+        vector,
+        is_comparable: false,
+        company: None,
+    };
     Ok(match app.cache.lookup(&query).await {
         Lookup::Hit(matches) => SearchAnswer {
             outcome: Outcome::Hit,
