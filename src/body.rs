@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 
+pub use self::late::Flushes;
 use crate::wire::problem::Problem;
 use crate::wire::request::is_anthropic;
 
@@ -33,9 +34,9 @@ impl Body {
         Self(body.map_err(Into::into).boxed_unsync())
     }
 
-    /// The same, which lets go of what it has before it breaks off.
-    pub(crate) fn late(self) -> Self {
-        Self::new(late::Late::new(self))
+    /// The same, which breaks off only once what came before is on its way.
+    pub(crate) fn late(self, flushes: Option<Flushes>) -> Self {
+        Self::new(late::Late::new(self, flushes))
     }
 }
 

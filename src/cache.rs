@@ -466,7 +466,7 @@ impl Cache {
             Ok(vector) => vector,
             Err(reason) => return Lookup::Miss(Miss::because(stale.unwrap_or(reason))),
         };
-        let asked = Asked { query, fingerprint: &fingerprint, slots: &slots };
+        let asked = Asked { query, fingerprint: &fingerprint, template: &template, slots: &slots };
         self.find_near(asked, vector, stale, started).await
     }
 

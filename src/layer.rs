@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::body::{Body, BoxError, check_media, problem_response, read_body, shaped};
+use crate::body::{Body, BoxError, Flushes, check_media, problem_response, read_body, shaped};
 use crate::cache::{Cache, Company, Held, Judged, Lookup, Match, Miss, Query};
 use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prompt, Reason, Tenant, Terms, Tier};
 use crate::flight::{Boarding, FlightKey, Flights, Landing, Seat};
@@ -148,7 +148,11 @@ where
         // The clone that was polled ready is the one to call.
         let inner = std::mem::replace(&mut self.inner, waiting);
         let path = request.uri().path().to_owned();
-        Box::pin(async move { Ok(shaped(&path, gate.answer(inner, request).await?, |body| body).map(Body::late)) })
+        let flushes = request.extensions().get::<Flushes>().cloned();
+        Box::pin(async move {
+            let response = shaped(&path, gate.answer(inner, request).await?, |body| body);
+            Ok(response.map(|body| body.late(flushes)))
+        })
     }
 }
 

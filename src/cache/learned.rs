@@ -252,6 +252,11 @@ impl Learned {
         shifted.is_some_and(|shifted| self.bound.decide(Some(shifted), [1.0, 1.0]).action.is_hit())
     }
 
+    /// The same of one that is found by its template.
+    pub(super) fn would_serve_template(&self) -> bool {
+        self.bound.decide_template([1.0, 1.0]).action.is_hit()
+    }
+
     fn probability(&self, score: f64) -> Probability {
         Probability::new(self.bound.right(score)).unwrap_or(Probability::NONE)
     }

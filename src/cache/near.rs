@@ -7,8 +7,8 @@ use super::learned::{Choice, ChoiceTerms, Judged};
 use super::underway::Entered;
 use super::{Cache, Held, Lookup, Match, Miss, Nearest, Query, embed, matched, owner};
 use crate::decision::{
-    Candidate, Embedding, EntryId, Fingerprint, Partition, Probability, Question, Reason, Similarity, Slots, Tier,
-    plain_score,
+    Candidate, Embedding, EntryId, Fingerprint, Partition, Probability, Question, Reason, Similarity, Slots, Template,
+    Tier, plain_score,
 };
 use crate::embed::Asker;
 
@@ -17,6 +17,7 @@ use crate::embed::Asker;
 pub(super) struct Asked<'a> {
     pub(super) query: &'a Query,
     pub(super) fingerprint: &'a Fingerprint,
+    pub(super) template: &'a Template,
     pub(super) slots: &'a Slots,
 }
 
@@ -94,7 +95,7 @@ impl Cache {
 
     /// What is near, and what the rules say of it.
     async fn near(&self, asked: Asked<'_>, vector: &Embedding) -> Result<Field, Reason> {
-        let Asked { query, fingerprint, slots } = asked;
+        let Asked { query, fingerprint, template: _, slots } = asked;
         let partition = Partition::new(fingerprint, &self.space(vector));
         let wanted = NEIGHBOURS.max(query.limit);
         let now_ms = self.now_ms();

@@ -15,6 +15,7 @@ use super::learned::Learned;
 use super::near::{Asked, Field, NEIGHBOURS};
 use super::{Cache, Lookup, Match, NewEntry, Query, owner};
 use crate::decision::{Answer, AnswerKind, Candidate, Embedding, Entry, EntryId, Origin, Question, Tenant, Tier, Turn};
+use crate::templates;
 
 /// With whom a question may share an answer that is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +181,7 @@ impl Lookup {
 impl Cache {
     /// Joins the questions on their way, unless one of them would be served once it is stored.
     pub(super) async fn enter(&self, asked: Asked<'_>, company: Company, vector: &Embedding) -> Entered {
-        let Asked { query, fingerprint: _, slots } = asked;
+        let Asked { query, fingerprint, template, slots } = asked;
         let prompt = query.prompt.clone();
         let turns = prompt.scope.turns.clone();
         let new = NewEntry {
@@ -195,12 +196,17 @@ impl Cache {
             prompt,
         };
         let (entry, _) = self.entry(new).await;
-        let question = Question { text: &query.prompt.text, slots, guards: self.guards() };
-        let policy = self.policy(&query.prompt.scope.cache);
+        let Query { prompt, terms, .. } = query;
+        let question = Question { text: &prompt.text, slots, guards: self.guards() };
+        let (policy, now_ms) = (self.policy(&prompt.scope.cache), self.now_ms());
+        let (templates, guards) = self.templates();
+        let by_template = templates::Asked { prompt, fingerprint, template, named: slots, terms, now_ms };
         let is_near = |candidate: &Candidate| {
-            let appraisal = policy.appraise(&question, std::slice::from_ref(candidate), &query.terms, self.now_ms());
-            let id = candidate.entry.id;
-            appraisal.accepted.first().is_some_and(|(_, score)| self.would_serve(query, [(id, *score)]))
+            let Candidate { entry, similarity: _ } = candidate;
+            let appraisal = policy.appraise(&question, std::slice::from_ref(candidate), terms, now_ms);
+            appraisal.accepted.first().is_some_and(|(_, score)| self.would_serve(query, [(entry.id, *score)]))
+                || templates.asks_the_same(&by_template, entry, guards)
+                    && self.with_learned(query, Learned::would_serve_template)
         };
         self.underway.enter(entry, &turns, company, is_near)
     }
@@ -211,12 +217,16 @@ impl Cache {
     }
 
     fn would_serve(&self, query: &Query, scored: impl IntoIterator<Item = (EntryId, f64)>) -> bool {
-        let owner = owner(&query.prompt);
         let mut scored = scored.into_iter();
-        let mut any = |learned: &Learned| scored.any(|(id, score)| learned.would_serve(id, score));
+        self.with_learned(query, |learned| scored.any(|(id, score)| learned.would_serve(id, score)))
+    }
+
+    /// What the cache learned, or would begin with.
+    fn with_learned<T>(&self, query: &Query, read: impl FnOnce(&Learned) -> T) -> T {
+        let owner = owner(&query.prompt);
         match self.learning.of(&owner) {
-            Some(learned) => any(&learned.lock()),
-            None => any(&Learned::new(self.policy(&owner.cache))),
+            Some(learned) => read(&learned.lock()),
+            None => read(&Learned::new(self.policy(&owner.cache))),
         }
     }
 }

@@ -16,6 +16,9 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tower_service::Service;
 
+use super::outflow::Outflow;
+use crate::body::Flushes;
+
 /// Serves HTTP/1 and HTTP/2 until `stop` is done, then takes no more and returns when every call has its answer.
 pub(super) async fn serve(mut listener: TcpListener, routes: Router, stop: impl Future<Output = ()>) {
     let mut builder = Builder::new(TokioExecutor::new());
@@ -32,7 +35,9 @@ pub(super) async fn serve(mut listener: TcpListener, routes: Router, stop: impl 
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
-        let connection = builder.serve_connection(TokioIo::new(stream), service_fn(calls(routes.clone(), peer)));
+        let flushes = Flushes::default();
+        let stream = Outflow::new(TokioIo::new(stream), flushes.clone());
+        let connection = builder.serve_connection(stream, service_fn(calls(routes.clone(), peer, flushes)));
         let connection = open.watch(connection.into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -48,9 +53,11 @@ pub(super) async fn serve(mut listener: TcpListener, routes: Router, stop: impl 
 fn calls(
     routes: Router,
     peer: SocketAddr,
+    flushes: Flushes,
 ) -> impl Fn(Request<Incoming>) -> <Router as Service<Request<Body>>>::Future + Clone {
     move |mut request| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(flushes.clone());
         // Routers are always ready.
         Service::call(&mut routes.clone(), request.map(Body::new))
     }

@@ -13,6 +13,7 @@ mod health;
 mod idempotency;
 pub mod keys;
 mod limits;
+mod outflow;
 mod proxy;
 mod rate;
 mod run;

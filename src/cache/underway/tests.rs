@@ -44,7 +44,7 @@ fn cache() -> Cache {
 /// A question of a tenant, in a form, with a call of its own.
 fn query(tenant: &str, text: &str, form: u8) -> Query {
     let prompt = Prompt::new(Scope::bare(Tenant::new(tenant), CacheName::default()), text, Default::default());
-    let call = [text.len() as u8; 32];
+    let call = *blake3::hash(text.as_bytes()).as_bytes();
     Query { company: Some(Company::new([form; 32], call)), is_comparable: true, ..Query::new(prompt) }
 }
 
@@ -139,6 +139,9 @@ async fn nobody_waits_for_what_would_not_be_served() {
     };
     check(query("t", SECOND, 0), true, "near");
     check(query("t", "How can I return 3 chairs?", 0), false, "another number");
+    let (_, _greeted) = missed(cache.lookup(&query("t", "Hi Ada, how do I pay?", 0)).now_or_never());
+    check(query("t", "Hi Bob, how do I pay?", 0), true, "but for a value that says nothing");
+    check(query("t", "Hi Bob, how do I pay 7?", 0), false, "another number in it");
     check(query("other", SECOND, 0), false, "another tenant");
     check(query("t", SECOND, 1), false, "another form");
     check(Query { company: None, ..query("t", SECOND, 0) }, false, "without company");

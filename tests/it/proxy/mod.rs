@@ -8,6 +8,7 @@ mod controls;
 mod forwarding;
 mod hits;
 mod messages;
+#[cfg(feature = "candle")]
 mod near;
 mod responses;
 mod scope;

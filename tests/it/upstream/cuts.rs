@@ -10,12 +10,14 @@ use crate::support::completion;
 /// An answer as it is before it is cut: path, question, media type, body.
 type Row = (&'static str, Value, &'static str, String);
 
+const CHAT: &str = "/v1/chat/completions";
+
 const HEAD: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n";
 
 /// A stream of each API, and an answer in one piece.
 fn rows() -> Vec<Row> {
     let streams = recordings().into_iter().map(|(path, asked, stream)| (path, asked, "text/event-stream", stream));
-    let plain = ("/v1/chat/completions", ask("In one piece?"), "application/json", completion("Fine.").to_string());
+    let plain = (CHAT, ask("In one piece?"), "application/json", completion("Fine.").to_string());
     streams.chain([plain]).collect()
 }
 
@@ -39,6 +41,22 @@ fn cuts(length: usize) -> impl Iterator<Item = usize> {
 fn check(got: &Got, part: &str, shows: bool, row: &str) {
     assert_eq!((got.status, got.text().as_str()), (200, part), "{row}");
     assert_eq!(got.whole, !shows, "{row}: a cut that shows must show at the client");
+}
+
+/// However much is still on its way to a client that is slow.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_gets_all_that_came_before_the_cut() {
+    const BYTES: usize = 24 << 20;
+    let setup = Scripted::start("").await;
+    let asked = ask("At length?");
+    for calls in [1, 2] {
+        let head = format!("{HEAD}content-type: application/json\r\ncontent-length: {}\r\n\r\n", BYTES + 1);
+        setup.say_in_two(head, "x".repeat(BYTES));
+        for got in setup.call_slowly(CHAT, &asked, calls).await {
+            assert_eq!((got.status, got.whole, got.body.len()), (200, false, BYTES), "{calls}");
+        }
+    }
+    setup.check_unharmed(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
