@@ -1,5 +1,7 @@
 //! The body of every response, and of every request on its way upstream; how a body is read that nobody wants.
 
+mod late;
+
 use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 
+pub use self::late::Flushes;
 use crate::wire::problem::Problem;
 use crate::wire::request::is_anthropic;
 
@@ -29,6 +32,11 @@ impl Body {
         B::Error: Into<BoxError>,
     {
         Self(body.map_err(Into::into).boxed_unsync())
+    }
+
+    /// The same, which breaks off only once what came before is on its way.
+    pub(crate) fn late(self, flushes: Option<Flushes>) -> Self {
+        Self::new(late::Late::new(self, flushes))
     }
 }
 

@@ -10,6 +10,7 @@ mod learned;
 mod near;
 mod records;
 mod settings;
+mod underway;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -33,6 +34,9 @@ use crate::templates::{TemplateSettings, Templates};
 pub use self::learn::Held;
 use self::learned::Learning;
 pub use self::learned::{Compared, Judged, Learnt};
+use self::near::Asked;
+use self::underway::Underway;
+pub use self::underway::{Asking, Company};
 
 /// The cache: what it is made of, and how it decides.
 pub struct Cache {
@@ -45,6 +49,7 @@ pub struct Cache {
     learning: Learning,
     templates: Templates,
     freshness: Freshness,
+    underway: Arc<Underway>,
 }
 
 /// The parts behind the seams.
@@ -103,6 +108,8 @@ pub struct Query {
     pub vector: Option<Embedding>,
     /// Whether a miss goes upstream, and its fresh answer is compared with what the cache has.
     pub is_comparable: bool,
+    /// With whom it may wait for an answer that is on its way, if it may.
+    pub company: Option<Company>,
 }
 
 impl Query {
@@ -115,6 +122,7 @@ impl Query {
             patience: None,
             vector: None,
             is_comparable: false,
+            company: None,
         }
     }
 }
@@ -170,11 +178,13 @@ pub struct Miss {
     pub judged: Option<Held>,
     /// What would have been served, if the cache did not only watch.
     pub shadow: Option<Box<Match>>,
+    /// Where others may wait for its answer: to be held until that is stored.
+    pub asking: Option<Arc<Asking>>,
 }
 
 impl Miss {
     pub fn because(reason: Reason) -> Self {
-        Self { reason, nearest: None, vector: None, judged: None, shadow: None }
+        Self { reason, nearest: None, vector: None, judged: None, shadow: None, asking: None }
     }
 
     /// The word for what became of the request.
@@ -229,9 +239,9 @@ impl Cache {
         let (metrics, tallies, guards) = (Metrics::register(registry), Tallies::default(), Guards::default());
         let is_fresh = parts.store.usage().is_empty() && !parts.store.health().loading;
         let templates = Templates::new(&settings.templates, is_fresh);
-        let (learning, freshness) = (Learning::default(), Freshness::default());
+        let (learning, freshness, underway) = (Learning::default(), Freshness::default(), Arc::default());
         let settings = RwLock::new(Arc::new(settings));
-        let cache = Self { parts, settings, metrics, tallies, guards, learning, templates, freshness };
+        let cache = Self { parts, settings, metrics, tallies, guards, learning, templates, freshness, underway };
         for (owner, _) in cache.parts.store.usage() {
             cache.tallies.create(&owner);
         }
@@ -249,8 +259,8 @@ impl Cache {
 
     /// Looks the prompt up, and counts what came of it.
     pub async fn lookup(&self, query: &Query) -> Lookup {
-        let started = Instant::now();
-        let lookup = match self.find(query).await {
+        let mut started = Instant::now();
+        let lookup = match self.find(query, &mut started).await {
             Lookup::Hit(matches) if self.policy(&query.prompt.scope.cache).shadow => match matches.into_iter().next() {
                 Some(found) => Lookup::Miss(Miss::shadow(found, None)),
                 None => Lookup::Miss(Miss::because(Reason::NoCandidate)),
@@ -413,8 +423,10 @@ impl Cache {
         self.metrics.holds(usage.iter().map(|(_, u)| u.entries).sum(), usage.iter().map(|(_, u)| u.bytes).sum());
     }
 
-    async fn find(&self, query: &Query) -> Lookup {
-        if self.tallies.of(&owner(&query.prompt)).is_none() {
+    /// Moves `started` by the time that it waited for others.
+    async fn find(&self, query: &Query, started: &mut Instant) -> Lookup {
+        // With company, even where nothing is stored yet something may be on its way.
+        if query.company.is_none() && self.tallies.of(&owner(&query.prompt)).is_none() {
             return Lookup::Miss(Miss::because(self.refuses(&query.prompt).unwrap_or(Reason::Empty)));
         }
         let (fingerprint, template, slots) = self.split(&query.prompt);
@@ -451,7 +463,8 @@ impl Cache {
             Ok(vector) => vector,
             Err(reason) => return Lookup::Miss(Miss::because(stale.unwrap_or(reason))),
         };
-        self.find_near(query, &fingerprint, &slots, vector, stale).await
+        let asked = Asked { query, fingerprint: &fingerprint, template: &template, slots: &slots };
+        self.find_near(asked, vector, stale, started).await
     }
 
     async fn find_exact(&self, fingerprint: &Fingerprint, terms: &Terms) -> Result<Exact, Miss> {
@@ -468,25 +481,6 @@ impl Cache {
             return Ok(Exact::Stale);
         }
         Ok(Exact::Found(matched(Tier::Exact, entry, Similarity::new(1.0), now_ms)))
-    }
-
-    /// The prompt's vector: the caller's, or the embedder's within the caller's patience.
-    async fn vector(&self, query: &Query, text: &str) -> Result<Embedding, Reason> {
-        if let Some(vector) = &query.vector {
-            return Ok(vector.clone());
-        }
-        let embedder = self.parts.embedder.as_ref().ok_or(Reason::EmbedderDown)?;
-        let asker = Asker::lookup(&query.prompt.scope.tenant);
-        let started = Instant::now();
-        let result = match query.patience {
-            None => embed(embedder.as_ref(), text, asker).await,
-            Some(patience) => match tokio::time::timeout(patience, embed(embedder.as_ref(), text, asker)).await {
-                Ok(result) => result,
-                Err(_) => Err(Reason::EmbedTimeout),
-            },
-        };
-        self.metrics.embedded(started.elapsed());
-        result
     }
 
     async fn entry(&self, new: NewEntry) -> (Entry, Inserted) {

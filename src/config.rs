@@ -7,6 +7,7 @@ mod access;
 mod change;
 mod embed;
 mod judge;
+mod reader;
 mod savings;
 mod upstreams;
 
@@ -22,6 +23,7 @@ use toml::{Table, Value};
 pub use self::access::AccessConfig;
 pub use self::change::Written;
 pub use self::embed::{EmbedConfig, EmbedModel};
+use self::reader::{Reader, leaves, number, whole};
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
 use crate::decision::{CacheName, ContextRule, Judge, Perishable, Policy, Role, Similarity};
@@ -55,6 +57,8 @@ pub struct Config {
     pub temperature_max: Option<f64>,
     /// Whether identical misses share one call upstream.
     pub coalesce: bool,
+    /// Whether misses that are near in meaning wait for the answer to the first of them.
+    pub coalesce_semantic: bool,
     pub replay: Pace,
     /// Products whose clients are understood.
     pub compats: Compats,
@@ -146,6 +150,7 @@ impl Config {
                 number(v).filter(|t| t.is_finite() && *t >= 0.0)
             }),
             coalesce: from.read("cache.coalesce", "true or false", Value::as_bool).unwrap_or(true),
+            coalesce_semantic: from.flag("cache.coalesce_semantic"),
             replay: from.read("cache.replay", PACE, pace).unwrap_or_default(),
             compats: from.compats(),
             figures: from.word("cache.usage", &[("stored", Figures::Stored), ("zero", Figures::Zero)]),
@@ -227,134 +232,7 @@ impl Config {
     }
 }
 
-/// Takes known keys out of a table, and keeps what was wrong with them.
-struct Reader<'a> {
-    table: Table,
-    file: &'a str,
-    /// Where a value came from, where that is not the file.
-    origins: HashMap<String, String>,
-    problems: Vec<String>,
-    has_judge_model: bool,
-}
-
 impl Reader<'_> {
-    fn overrule(&mut self, over: &Override) {
-        // A flag is text; a number or a boolean in it means what it would mean in the file.
-        let value = match over.value.as_str() {
-            "true" => Value::Boolean(true),
-            "false" => Value::Boolean(false),
-            text => Value::String(text.to_owned()),
-        };
-        let (section, key) = over.key.rsplit_once('.').unwrap_or(("", over.key));
-        let table = match section {
-            "" => Some(&mut self.table),
-            section => self.table.entry(section).or_insert_with(|| Value::Table(Table::new())).as_table_mut(),
-        };
-        if let Some(table) = table {
-            table.insert(key.to_owned(), value);
-            self.origins.insert(over.key.to_owned(), over.origin.clone());
-        }
-    }
-
-    fn take(&mut self, key: &str) -> Option<Value> {
-        let mut path: Vec<&str> = key.split('.').collect();
-        let last = path.pop()?;
-        let mut table = &mut self.table;
-        for section in path {
-            table = table.get_mut(section)?.as_table_mut()?;
-        }
-        table.remove(last)
-    }
-
-    fn read<T>(&mut self, key: &str, expected: &str, parse: impl Fn(&Value) -> Option<T>) -> Option<T> {
-        let value = self.take(key)?;
-        let parsed = parse(&value);
-        if parsed.is_none() {
-            self.problem(key, &format!("must be {expected}, got {value}"));
-        }
-        parsed
-    }
-
-    /// Whether a value stands there that was not taken yet.
-    fn has(&self, key: &str) -> bool {
-        let (section, last) = key.rsplit_once('.').unwrap_or(("", key));
-        let mut sections = section.split('.').filter(|section| !section.is_empty());
-        let table = sections.try_fold(&self.table, |table, section| table.get(section)?.as_table());
-        table.is_some_and(|table| table.contains_key(last))
-    }
-
-    fn problem(&mut self, key: &str, problem: &str) {
-        let place = self.origins.get(key).cloned().unwrap_or_else(|| format!("{}: {key}", self.file));
-        self.problems.push(format!("{place}: {problem}"));
-    }
-
-    fn text(&mut self, key: &str) -> Option<String> {
-        self.read(key, "a string that is not empty", |v| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned))
-    }
-
-    fn limit(&mut self, entries: &str, bytes: &str) -> Limit {
-        let mut most = |key: &str| self.read(key, "a whole number above 0", |v| whole(v).filter(|n| *n > 0));
-        Limit { entries: most(entries).map(|n| n as u64), bytes: most(bytes).map(|n| n as u64) }
-    }
-
-    fn flag(&mut self, key: &str) -> bool {
-        self.read(key, "true or false", Value::as_bool).unwrap_or(false)
-    }
-
-    /// One of the words; the first is the default.
-    fn word<T: Copy>(&mut self, key: &str, words: &[(&str, T)]) -> T {
-        self.word_or(key, words, words[0].1)
-    }
-
-    fn word_or<T: Copy>(&mut self, key: &str, words: &[(&str, T)], default: T) -> T {
-        let expected = words.iter().map(|(word, _)| format!("{word:?}")).collect::<Vec<_>>().join(" or ");
-        let find = |v: &Value| words.iter().find(|(word, _)| v.as_str() == Some(word)).map(|(_, value)| *value);
-        self.read(key, &expected, find).unwrap_or(default)
-    }
-
-    /// One of the words, as it is; the first is the default.
-    fn one_of(&mut self, key: &str, words: &[&'static str]) -> String {
-        let words: Vec<(&str, &str)> = words.iter().map(|word| (*word, *word)).collect();
-        self.word(key, &words).to_owned()
-    }
-
-    fn address(&mut self, key: &str, port: u16) -> SocketAddr {
-        self.read(key, "an address and port such as 127.0.0.1:8080", |v| v.as_str()?.parse().ok())
-            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)))
-    }
-
-    fn url(&mut self, key: &str, default: &'static str) -> Uri {
-        let parse = |v: &Value| {
-            let uri: Uri = v.as_str()?.parse().ok()?;
-            let usable = matches!(uri.scheme_str(), Some("http" | "https"))
-                && uri.authority().is_some()
-                && uri.query().is_none();
-            usable.then_some(uri)
-        };
-        self.read(key, "an http or https URL without a query", parse).unwrap_or_else(|| Uri::from_static(default))
-    }
-
-    fn size(&mut self, key: &str, default: usize) -> usize {
-        self.read(key, "a whole number above 0", |v| whole(v).filter(|n| *n > 0)).unwrap_or(default)
-    }
-
-    fn seconds(&mut self, key: &str, default: u64) -> Duration {
-        self.seconds_or(key, Duration::from_secs(default))
-    }
-
-    fn seconds_or(&mut self, key: &str, default: Duration) -> Duration {
-        let parsed =
-            self.read(key, "a number of seconds above 0 and at most 10 years", |v| controls::seconds(number(v)));
-        parsed.unwrap_or(default)
-    }
-
-    fn milliseconds(&mut self, key: &str, default: u64) -> Duration {
-        let parse =
-            |v: &Value| whole(v).filter(|ms| (1..=3_600_000).contains(ms)).map(|ms| Duration::from_millis(ms as u64));
-        self.read(key, "a whole number of milliseconds from 1 to 3600000", parse)
-            .unwrap_or(Duration::from_millis(default))
-    }
-
     /// What a section says of how its cache decides; what it does not say is as in `base`.
     fn policy(&mut self, section: &str, base: Policy) -> Policy {
         let key = |name: &str| format!("{section}.{name}");
@@ -398,30 +276,6 @@ impl Reader<'_> {
         self.read("compat", &format!("a list of {names}"), |v| v.as_array()?.iter().map(product).collect())
             .unwrap_or_default()
     }
-
-    fn names(&mut self, key: &str) -> Vec<String> {
-        let table = key.split('.').try_fold(&self.table, |table, section| table.get(section)?.as_table());
-        table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
-    }
-
-    /// Whatever was not taken is not known.
-    fn refuse_unknown(&mut self) {
-        let mut unknown = BTreeMap::new();
-        leaves("", &self.table, &mut unknown);
-        for (key, value) in unknown {
-            self.problem(&key, &format!("is not a known key (its value is {value})"));
-        }
-    }
-}
-
-/// The values of a table and of those in it, by their keys.
-fn leaves(prefix: &str, table: &Table, into: &mut BTreeMap<String, String>) {
-    for (key, value) in table {
-        match value {
-            Value::Table(inner) => leaves(&format!("{prefix}{key}."), inner, into),
-            other => drop(into.insert(format!("{prefix}{key}"), other.to_string())),
-        }
-    }
 }
 
 /// How similar the embeddings of one answer given twice are at least.
@@ -436,14 +290,6 @@ fn pace(value: &Value) -> Option<Pace> {
 }
 
 const PACE: &str = "\"as_fast_as_possible\", \"original\" or a number of tokens a second above 0 and at most 1000000";
-
-fn number(value: &Value) -> Option<f64> {
-    value.as_float().or_else(|| value.as_integer().map(|n| n as f64))
-}
-
-fn whole(value: &Value) -> Option<usize> {
-    usize::try_from(value.as_integer()?).ok()
-}
 
 #[cfg(test)]
 mod tests {

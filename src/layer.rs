@@ -5,6 +5,7 @@
 //! client. Everything else passes through untouched.
 //! Whose entries are used is said by a [`Tenant`] in the request's extensions; without one nothing is cached.
 
+mod settings;
 mod unread;
 
 use std::future::Future;
@@ -16,10 +17,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::{
-    ACCEPT_ENCODING, AGE, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER,
-};
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, request};
+use http::header::{ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode, request};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -27,15 +26,16 @@ use tokio_util::task::TaskTracker;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::body::{Body, BoxError, problem_response, shaped};
-use crate::cache::{Cache, Held, Judged, Lookup, Match, Miss, Query, Tiers};
+pub use self::settings::LayerSettings;
+use crate::body::{Body, BoxError, Flushes, problem_response, shaped};
+use crate::cache::{Cache, Company, Held, Judged, Lookup, Match, Miss, Query, Tiers};
 use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prompt, Reason, Tenant, Terms, Tier};
-use crate::flight::{Boarding, FlightKey, Flights, Landing};
+use crate::flight::{Boarding, FlightKey, Flights, Landing, Seat};
 use crate::judge::PacedJudge;
 use crate::record::Keep;
 use crate::replay::Pace;
 use crate::room::{Room, Share, Taken};
-use crate::route::{Elsewhere, OneUpstream, Priority, Resolve, Resolved, Substitute};
+use crate::route::{Elsewhere, KEY_HEADERS, OneUpstream, Priority, Resolve, Resolved, Substitute};
 use crate::stamp::{hit_response, not_cached, stamp, stamp_shadow, strip_own_headers};
 use crate::store::Owner;
 use crate::wire::answer::Figures;
@@ -44,55 +44,6 @@ use crate::wire::controls::{Controls, header};
 use crate::wire::json;
 use crate::wire::problem::Problem;
 use crate::wire::request::{ANSWER_HEADERS, OWN_FIELDS, ProviderRequest, Surroundings, is_cacheable};
-
-/// How the layer behaves.
-#[derive(Debug, Clone)]
-pub struct LayerSettings {
-    /// Which upstream is behind the layer, and its model: answers of one are never served for another.
-    pub upstream: Arc<dyn Resolve>,
-    /// Above this temperature a request bypasses the cache.
-    pub temperature_max: Option<f64>,
-    /// Largest request body.
-    pub body_bytes_max: usize,
-    /// Longest wait for its next bytes.
-    pub body_patience: Duration,
-    /// For all of them that are held at a time.
-    pub bodies: Arc<Room>,
-    /// Largest answer that is kept.
-    pub answer_bytes_max: usize,
-    /// Longest that a request waits for its embedding before it goes upstream.
-    pub patience: Duration,
-    /// Whether identical misses share one call upstream.
-    pub coalesce: bool,
-    /// How fast streamed hits are sent.
-    pub replay: Pace,
-    /// Products whose headers for their caches are understood.
-    pub compats: Compats,
-    /// What streamed and plain hits say that they cost.
-    pub figures: Figures,
-    /// Whether answers to requests with tools in them are kept, calls of tools too; only an equal request is served.
-    pub tool_calls: bool,
-}
-
-impl Default for LayerSettings {
-    /// 32 MiB is Anthropic's own limit, so nothing is refused that a provider would take.
-    fn default() -> Self {
-        Self {
-            upstream: Arc::new(OneUpstream::default()),
-            temperature_max: None,
-            body_bytes_max: 32 << 20,
-            body_patience: Duration::from_secs(30),
-            bodies: Arc::new(Room::new(256 << 20)),
-            answer_bytes_max: 1 << 20,
-            patience: Duration::from_millis(250),
-            coalesce: true,
-            replay: Pace::default(),
-            compats: Compats::new(),
-            figures: Figures::default(),
-            tool_calls: false,
-        }
-    }
-}
 
 /// Wraps a service that answers provider requests with the cache.
 #[derive(Clone)]
@@ -125,7 +76,7 @@ impl CacheLayer {
         judge: Option<Arc<PacedJudge>>,
     ) -> Self {
         let audits = Arc::new(Semaphore::new(AUDITS_MAX));
-        let flights = Arc::default();
+        let flights = Arc::new(Flights::new(cache.metrics().flights()));
         Self { gate: Arc::new(Gate { cache, settings, tasks, flights, judge, audits }) }
     }
 
@@ -176,10 +127,11 @@ where
         // The clone that was polled ready is the one to call.
         let inner = std::mem::replace(&mut self.inner, waiting);
         let path = request.uri().path().to_owned();
+        let flushes = request.extensions().get::<Flushes>().cloned();
         Box::pin(async move {
             let mut share = gate.settings.bodies.share();
             let response = shaped(&path, gate.answer(inner, request, &mut share).await?, |body| body);
-            Ok(unread::holding(response, share))
+            Ok(unread::holding(response, share).map(|body| body.late(flushes)))
         })
     }
 }
@@ -209,7 +161,7 @@ struct Asked {
 
 /// What differs between callers of one tenant.
 struct Caller {
-    keys: [Option<HeaderValue>; 2],
+    keys: [Option<HeaderValue>; KEY_HEADERS.len()],
     priority: Priority,
 }
 
@@ -222,15 +174,23 @@ impl Asked {
     /// differs in nothing of it would get the same answer, or the same refusal.
     fn flight_key(&self, body: &Bytes) -> FlightKey {
         let Controls { ttl, ttl_most, read_only, tags, sources, .. } = &self.controls;
-        let Caller { keys, priority } = &self.caller;
-        let mut hasher = blake3::Hasher::new_derive_key("nearhit 2026-11-22 flight v1");
+        let mut hasher = blake3::Hasher::new_derive_key("nearhit 2026-11-22 flight v2");
         hasher.update(&Fingerprint::split(&self.prompt).0.exact);
         hasher.update(blake3::hash(body).as_bytes());
+        hasher.update(&self.form());
+        hasher.update(format!("{:?}", (ttl, ttl_most, read_only, tags, sources)).as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+
+    /// With whose keys it is asked, how urgent it is, and in which form it is answered.
+    fn form(&self) -> [u8; 32] {
+        let Caller { keys, priority } = &self.caller;
+        let mut hasher = blake3::Hasher::new_derive_key("nearhit 2026-11-22 form v1");
         for key in keys {
             let hash = key.as_ref().map(|key| blake3::hash(key.as_bytes()));
             hasher.update(hash.as_ref().map_or(&[0; 32][..], |hash| hash.as_bytes()));
         }
-        let form = format!("{:?}", (self.request.path(), priority, ttl, ttl_most, read_only, tags, sources));
+        let form = format!("{:?}", (self.request.path(), priority, self.request.wants_stream()));
         hasher.update(form.as_bytes());
         *hasher.finalize().as_bytes()
     }
@@ -294,9 +254,11 @@ impl Gate {
         };
         let may_join = self.may_join(&asked);
         // Mostly nothing is on its way.
-        let key = (may_join && !self.flights.is_empty()).then(|| asked.flight_key(&body));
-        if let Some(flight) = key.as_ref().and_then(|key| self.flights.get(key)).filter(|flight| flight.is_live())
-            && let Some(response) = flight.answer().await
+        let is_keyed = self.settings.coalesce_semantic || !self.flights.is_empty();
+        let key = (may_join && is_keyed).then(|| asked.flight_key(&body));
+        let company = key.filter(|_| self.settings.coalesce_semantic).map(|key| Company::new(asked.form(), key));
+        if let Some(seat) = key.as_ref().and_then(|key| self.flights.get(key)).filter(Seat::is_live)
+            && let Some(response) = seat.answer().await
         {
             return Ok(self.joined(&asked.owner(), response));
         }
@@ -309,6 +271,7 @@ impl Gate {
                 tiers: if asked.controls.exact_only { Tiers::EXACT } else { Tiers::ALL },
                 patience: Some(self.settings.patience),
                 is_comparable: !only_if_cached,
+                company,
                 ..Query::new(asked.prompt.clone())
             };
             match self.lookup(&query).await {
@@ -358,7 +321,8 @@ impl Gate {
                     None => stamp(response.headers_mut(), Outcome::Miss, miss.reason),
                 }
                 let status = response.status();
-                let keep = Keep { landing, ..gate.keep(asked, status, miss.vector, miss.judged, false) };
+                let asking = miss.asking;
+                let keep = Keep { landing, asking, ..gate.keep(asked, status, miss.vector, miss.judged, false) };
                 Some(keep.record(response))
             }
         };
@@ -400,8 +364,8 @@ impl Gate {
         F: Future<Output = Option<Response<Body>>> + Send,
     {
         match self.flights.board(key, self.settings.answer_bytes_max, call) {
-            Boarding::Leads(flight) => Shared::Own(flight.answer().await),
-            Boarding::Joins(flight, not_made) => match flight.answer().await {
+            Boarding::Leads(seat) => Shared::Own(seat.answer().await),
+            Boarding::Joins(seat, not_made) => match seat.answer().await {
                 Some(response) => Shared::Joined(response),
                 // One after another would wait for each other's failures.
                 None => Shared::Own(not_made(None).await),
@@ -462,6 +426,7 @@ impl Gate {
             judge,
             is_audit,
             landing: None,
+            asking: None,
         }
     }
 
@@ -577,7 +542,7 @@ impl Gate {
             tool_calls: self.settings.tool_calls,
         })?;
         prompt.scope.model = model;
-        let keys = [AUTHORIZATION, HeaderName::from_static("x-api-key")].map(|name| parts.headers.get(name).cloned());
+        let keys = KEY_HEADERS.map(|name| parts.headers.get(name).cloned());
         let caller = Caller { keys, priority: parts.extensions.get().copied().unwrap_or_default() };
         Ok(Asked { request, controls, prompt, came: Instant::now(), caller })
     }
@@ -612,3 +577,6 @@ fn recordable(mut request: Request<Body>) -> Request<Body> {
 
 /// Audits on their way: each is a call upstream that no client waits for, and so no client slows down.
 const AUDITS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Every metric's name, in one place. Labels are the words of [`crate::decision`], so their number is bounded.
 
 mod config;
+mod flight;
 mod savings;
 mod upstream;
 
@@ -19,8 +20,9 @@ use crate::decision::{Outcome, Reason, Tier};
 pub use prometheus_client::registry::Registry;
 
 pub use self::config::ConfigMetrics;
+pub(crate) use self::flight::FlightMetrics;
 pub use self::savings::SavingsMetrics;
-pub use self::upstream::UpstreamMetrics;
+pub use self::upstream::{QueueLength, UpstreamMetrics};
 
 /// The counters of one process.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub struct Metrics {
     audits: Family<StoredLabels, Counter>,
     /// What a model said of two answers.
     judged: Family<StoredLabels, Counter>,
+    flights: FlightMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +90,7 @@ impl Metrics {
             budget: Family::default(),
             audits: Family::default(),
             judged: Family::default(),
+            flights: FlightMetrics::register(registry),
         };
         let Self {
             lookups,
@@ -100,6 +104,7 @@ impl Metrics {
             budget,
             audits,
             judged,
+            flights: _,
         } = &metrics;
         registry.register(
             "lookups",
@@ -205,6 +210,11 @@ impl Metrics {
             let labels = StoreLabels { what: Word(what) };
             self.budget.get_or_create(&labels).set(i64::try_from(*figure).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Of calls that requests share.
+    pub(crate) fn flights(&self) -> FlightMetrics {
+        self.flights.clone()
     }
 
     pub(crate) fn shadow(&self, tier: Tier, took: Duration) {

@@ -16,7 +16,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio_util::task::TaskTracker;
 
 use crate::body::{Body, BoxError, is_encoded};
-use crate::cache::{Cache, Held, NewEntry};
+use crate::cache::{Asking, Cache, Held, NewEntry};
 use crate::compare::Comparison;
 use crate::decision::{Admission, Embedding, Origin, Prompt};
 use crate::flight::Landing;
@@ -50,6 +50,8 @@ pub(crate) struct Keep {
     pub(crate) is_audit: bool,
     /// Lets others join until the answer is stored.
     pub(crate) landing: Option<Landing>,
+    /// Lets others wait for it.
+    pub(crate) asking: Option<Arc<Asking>>,
 }
 
 /// A response body with a recorder beside it.
@@ -155,6 +157,7 @@ impl Keep {
             judge,
             is_audit,
             landing,
+            asking,
         } = self;
         if controls.read_only {
             return cache.metrics().dropped("read_only");
@@ -206,7 +209,7 @@ impl Keep {
                         }
                     };
                     // From now on it is found in the cache, as long as it is there.
-                    drop(flight);
+                    drop((flight, asking));
                     if let Some(held) = held.as_ref().filter(|_| !is_audit) {
                         comparison.of(held, &fresh, stored).await;
                     }

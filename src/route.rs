@@ -43,6 +43,9 @@ pub struct Elsewhere {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Substitute;
 
+/// The headers in which clients send their providers' keys, in the order in which a caller is named by them.
+pub const KEY_HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+
 /// In a request's extensions: who goes first where requests wait for a provider's limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Priority {

@@ -256,6 +256,18 @@ impl Learned {
         Some(Choice::Serve { judged, probability, others })
     }
 
+    /// Whether a candidate with this score would be served, were nothing to be learned by not serving it.
+    pub(super) fn would_serve(&self, entry: EntryId, score: f64) -> bool {
+        let settings = RecordSettings::default();
+        let shifted = self.records.of(entry).map_or(Some(score), |record| record.judge(score, settings));
+        shifted.is_some_and(|shifted| self.bound.decide(Some(shifted), [1.0, 1.0]).action.is_hit())
+    }
+
+    /// The same of one that is found by its template.
+    pub(super) fn would_serve_template(&self) -> bool {
+        self.bound.decide_template([1.0, 1.0]).action.is_hit()
+    }
+
     fn probability(&self, score: f64) -> Probability {
         Probability::new(self.bound.right(score)).unwrap_or(Probability::NONE)
     }

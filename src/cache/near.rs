@@ -1,13 +1,25 @@
 //! The semantic tier: what is near, what the rules say of it, and what the budget lets through.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::learned::{Choice, ChoiceTerms, Judged};
-use super::{Cache, Held, Lookup, Match, Miss, Nearest, Query, matched, owner};
+use super::underway::Entered;
+use super::{Cache, Held, Lookup, Match, Miss, Nearest, Query, embed, matched, owner};
 use crate::decision::{
-    Candidate, Embedding, EntryId, Fingerprint, Partition, Probability, Question, Reason, Similarity, Slots, Tier,
-    plain_score,
+    Candidate, Embedding, EntryId, Fingerprint, Partition, Probability, Question, Reason, Similarity, Slots, Template,
+    Tier, plain_score,
 };
+use crate::embed::Asker;
+
+/// A question, and how it was split.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) query: &'a Query,
+    pub(super) fingerprint: &'a Fingerprint,
+    pub(super) template: &'a Template,
+    pub(super) slots: &'a Slots,
+}
 
 /// A candidate that no rule refuses.
 struct Accepted {
@@ -19,7 +31,7 @@ struct Accepted {
 }
 
 /// The candidates of a request, most similar first, with what the rules made of them.
-struct Field {
+pub(super) struct Field {
     candidates: Vec<Candidate>,
     accepted: Vec<Accepted>,
     /// The first that a rule refuses, and which rule.
@@ -28,29 +40,80 @@ struct Field {
 }
 
 impl Cache {
-    /// Looks for what is near enough. `stale` is the reason for a miss that is known already.
+    /// Looks for what is near enough, here or on its way. `stale` is the reason for a miss that is known already.
     pub(super) async fn find_near(
         &self,
-        query: &Query,
-        fingerprint: &Fingerprint,
-        slots: &Slots,
+        asked: Asked<'_>,
         vector: Embedding,
         stale: Option<Reason>,
+        started: &mut Instant,
     ) -> Lookup {
-        let partition = Partition::new(fingerprint, &self.space(&vector));
+        let query = asked.query;
+        let field = match self.near(asked, &vector).await {
+            Ok(field) => field,
+            Err(reason) => return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(reason) }),
+        };
+        let mut asking = None;
+        if let Some(company) = query.company
+            && !self.has_served(query, &field)
+        {
+            match self.enter(asked, company, &vector).await {
+                Entered::Leads(led) => asking = led,
+                Entered::Waits(landed) => {
+                    let waiting = Instant::now();
+                    let company = Some(company.having_waited(landed.wait().await));
+                    *started += waiting.elapsed();
+                    let again = Query { vector: Some(vector), company, ..query.clone() };
+                    return Box::pin(self.find(&again, started)).await.joined();
+                }
+            }
+        }
+        match self.decide(query, field, vector, stale) {
+            Lookup::Miss(miss) => Lookup::Miss(Miss { asking, ..miss }),
+            hit => hit,
+        }
+    }
+
+    /// The prompt's vector: the caller's, or the embedder's within the caller's patience.
+    pub(super) async fn vector(&self, query: &Query, text: &str) -> Result<Embedding, Reason> {
+        if let Some(vector) = &query.vector {
+            return Ok(vector.clone());
+        }
+        let embedder = self.parts.embedder.as_ref().ok_or(Reason::EmbedderDown)?;
+        let asker = Asker::lookup(&query.prompt.scope.tenant);
+        let started = Instant::now();
+        let result = match query.patience {
+            None => embed(embedder.as_ref(), text, asker).await,
+            Some(patience) => match tokio::time::timeout(patience, embed(embedder.as_ref(), text, asker)).await {
+                Ok(result) => result,
+                Err(_) => Err(Reason::EmbedTimeout),
+            },
+        };
+        self.metrics.embedded(started.elapsed());
+        result
+    }
+
+    /// What is near, and what the rules say of it.
+    async fn near(&self, asked: Asked<'_>, vector: &Embedding) -> Result<Field, Reason> {
+        let Asked { query, fingerprint, template: _, slots } = asked;
+        let partition = Partition::new(fingerprint, &self.space(vector));
         let wanted = NEIGHBOURS.max(query.limit);
         let now_ms = self.now_ms();
-        let candidates = match self.store().nearest(partition, &vector, wanted, now_ms).await {
+        let candidates = match self.store().nearest(partition, vector, wanted, now_ms).await {
             Ok(candidates) => candidates,
             Err(error) => {
                 tracing::warn!(%error, "could not search the store");
-                return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(Reason::StoreDown) });
+                return Err(Reason::StoreDown);
             }
         };
-        if candidates.is_empty() {
+        Ok(self.field(query, candidates, slots, now_ms).await)
+    }
+
+    /// Takes what is near enough. `stale` is the reason for a miss that is known already.
+    fn decide(&self, query: &Query, field: Field, vector: Embedding, stale: Option<Reason>) -> Lookup {
+        if field.candidates.is_empty() {
             return Lookup::Miss(Miss { vector: Some(vector), ..Miss::because(stale.unwrap_or(Reason::Empty)) });
         }
-        let field = self.field(query, candidates, slots, now_ms).await;
         let miss = |reason: Reason, index: Option<usize>, judged: Option<Judged>| {
             let nearest = index.and_then(|index| field.nearest(index, reason));
             let judged = judged.and_then(|judged| field.held(judged));
@@ -106,8 +169,7 @@ impl Cache {
         let owner = owner(&query.prompt);
         let policy = self.policy(&owner.cache);
         let learned = self.learning.create(&owner, &policy);
-        let scored: Vec<(EntryId, f64)> =
-            field.accepted.iter().map(|found| (field.candidates[found.index].entry.id, found.score)).collect();
+        let scored: Vec<(EntryId, f64)> = field.scored().collect();
         if scored.is_empty() {
             learned.lock().pass(query.is_comparable);
             return None;
@@ -123,6 +185,11 @@ impl Cache {
 }
 
 impl Field {
+    /// What no rule refuses, with its score.
+    pub(super) fn scored(&self) -> impl Iterator<Item = (EntryId, f64)> {
+        self.accepted.iter().map(|found| (self.candidates[found.index].entry.id, found.score))
+    }
+
     fn place(&self, id: EntryId) -> Option<usize> {
         self.candidates.iter().position(|candidate| candidate.entry.id == id)
     }
@@ -147,4 +214,4 @@ impl Field {
 }
 
 /// Candidates that are judged: the first may be refused for what a later one is not.
-const NEIGHBOURS: usize = 5;
+pub(super) const NEIGHBOURS: usize = 5;

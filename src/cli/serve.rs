@@ -165,6 +165,7 @@ pub(super) fn layer_settings(config: &Config, upstream: &Upstream, bodies: Arc<R
         bodies,
         answer_bytes_max: config.answer_bytes_max,
         coalesce: config.coalesce,
+        coalesce_semantic: config.coalesce_semantic,
         patience: config.embed.proxy_patience,
         replay: config.replay,
         compats: config.compats.clone(),

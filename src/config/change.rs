@@ -51,6 +51,7 @@ impl Config {
             answer_bytes_max: _,
             temperature_max: _,
             coalesce: _,
+            coalesce_semantic: _,
             replay: _,
             compats: _,
             figures: _,
@@ -234,7 +235,7 @@ mod tests {
         );
         let live = "compat = [\"helicone\"]\n[upstream]\nopenai = \"http://x/v1\"\n[[upstreams]]\nname = \"a\"\nurl = \"http://y/v1\"\nmodels = [\"*\"]\n\
                     [aliases]\nb = \"c\"\n[[savings]]\nmax_tokens = 1\n[cache]\nmax_error = 0.1\nthreshold = 0.5\njudge = \"words\"\nshadow = true\nttl_s = 1\n\
-                    perishable = \"miss\"\ncontext = \"semantic\"\ncoalesce = false\nreplay = \"original\"\nanswer_bytes_max = 1\n\
+                    perishable = \"miss\"\ncontext = \"semantic\"\ncoalesce = false\ncoalesce_semantic = true\nreplay = \"original\"\nanswer_bytes_max = 1\n\
                     temperature_max = 1.0\n[caches.d]\nshadow = false\n[judge]\nmodel = \"m\"\n[limits]\nin_flight = 1\n\
                     [tenants.t]\nin_flight = 2\n";
         check("", live, &[]);

@@ -11,7 +11,15 @@ use prometheus_client::registry::Registry;
 pub struct UpstreamMetrics {
     tries: Family<TryLabels, Counter>,
     open: Family<UpstreamLabels, Gauge>,
+    waiting: Family<UpstreamLabels, Gauge>,
 }
+
+/// How many calls wait for one upstream's limit.
+#[derive(Debug, Clone, Default)]
+pub struct QueueLength(Gauge);
+
+/// One that waits, until it is dropped.
+pub struct Queued<'a>(&'a QueueLength);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TryLabels {
@@ -28,14 +36,15 @@ impl UpstreamMetrics {
     /// The metrics, registered under `nearhit_upstream_`.
     pub fn register(registry: &mut Registry) -> Self {
         let registry = registry.sub_registry_with_prefix("nearhit_upstream");
-        let metrics = Self { tries: Family::default(), open: Family::default() };
-        let Self { tries, open } = &metrics;
+        let metrics = Self { tries: Family::default(), open: Family::default(), waiting: Family::default() };
+        let Self { tries, open, waiting } = &metrics;
         registry.register(
             "tries",
             "Calls by upstream and how they ended, retries and fallbacks included",
             tries.clone(),
         );
         registry.register("open", "Whether an upstream failed so often that it is asked last: 0 or 1", open.clone());
+        registry.register("waiting", "Calls that wait for an upstream's limit", waiting.clone());
         metrics
     }
 
@@ -51,5 +60,29 @@ impl UpstreamMetrics {
 
     pub fn is_open(&self, upstream: &str, is_open: bool) {
         self.open.get_or_create(&UpstreamLabels { upstream: upstream.to_owned() }).set(i64::from(is_open));
+    }
+
+    /// The length of an upstream's queue.
+    pub fn queue(&self, upstream: &str) -> QueueLength {
+        QueueLength(self.waiting.get_or_create(&UpstreamLabels { upstream: upstream.to_owned() }).clone())
+    }
+}
+
+impl QueueLength {
+    pub fn join(&self) -> Queued<'_> {
+        self.0.inc();
+        Queued(self)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn read(&self) -> i64 {
+        self.0.get()
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let Self(QueueLength(length)) = self;
+        length.dec();
     }
 }

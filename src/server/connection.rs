@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use super::outflow::Outflow;
 use super::seats::{Seat, Seats};
-use crate::body::Holding;
+use crate::body::{Flushes, Holding};
 
 /// What a listener takes.
 #[derive(Debug, Clone, Copy)]
@@ -58,9 +59,10 @@ pub(super) async fn serve(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
-        let (routes, sitting) = (routes.clone(), Arc::clone(&seat));
-        let calls = service_fn(move |request| call(&routes, request, peer, &sitting));
-        let connection = builder.serve_connection(TokioIo::new(stream), calls).into_owned();
+        let (routes, sitting, flushes) = (routes.clone(), Arc::clone(&seat), Flushes::default());
+        let stream = Outflow::new(TokioIo::new(stream), flushes.clone());
+        let calls = service_fn(move |request| call(&routes, request, (peer, &flushes), &sitting));
+        let connection = builder.serve_connection(stream, calls).into_owned();
         open.spawn(attend(connection, seat, idle, stopping.clone()));
     }
     drop(listener);
@@ -73,11 +75,12 @@ pub(super) async fn serve(
 fn call(
     routes: &Router,
     mut request: Request<Incoming>,
-    peer: SocketAddr,
+    (peer, flushes): (SocketAddr, &Flushes),
     seat: &Seat,
 ) -> impl Future<Output = Result<http::Response<Holding<Body, super::seats::Busy>>, std::convert::Infallible>> + use<> {
     let held = seat.begin();
     request.extensions_mut().insert(ConnectInfo(peer));
+    request.extensions_mut().insert(flushes.clone());
     // Routers are always ready.
     let answer = Service::call(&mut routes.clone(), request.map(Body::new));
     async move { Ok(answer.await?.map(|body| Holding { body, _held: held })) }

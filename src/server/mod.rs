@@ -15,6 +15,7 @@ mod idempotency;
 pub mod keys;
 mod limits;
 mod live;
+mod outflow;
 mod proxy;
 mod rate;
 mod reload;

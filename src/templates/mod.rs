@@ -139,6 +139,16 @@ impl Templates {
         }
     }
 
+    /// Whether an entry asks what the prompt asks, but for values that say nothing.
+    pub(crate) fn asks_the_same(&self, asked: &Asked<'_>, entry: &Entry, guards: &Guards) -> bool {
+        let longest = asked.prompt.text.len().max(entry.text.len());
+        if longest > TEXT_BYTES_MAX || entry.slots != *asked.named {
+            return false;
+        }
+        let slotted = guards.split(&guards.read(&asked.prompt.text), asked.template, asked.named);
+        slotted.slots().next().is_some() && slotted.fits(&split(entry, guards), &self.settings.roles)
+    }
+
     async fn find_equal(
         &self,
         asked: &Asked<'_>,

@@ -5,6 +5,7 @@ use std::fmt;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::settings::Protocol;
+use crate::route::KEY_HEADERS;
 
 /// A key, ready to be sent.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,8 +43,7 @@ impl ProviderKey {
     /// Puts this key in place of whatever keys a request brought: a client's key is nothing to this provider.
     pub(super) fn insert(&self, protocol: Protocol, headers: &mut HeaderMap) {
         let Self(bare, bearer) = self;
-        headers.remove(AUTHORIZATION);
-        headers.remove(X_API_KEY);
+        KEY_HEADERS.iter().for_each(|name| drop(headers.remove(*name)));
         match protocol {
             Protocol::OpenAi => headers.insert(AUTHORIZATION, bearer.clone()),
             Protocol::Anthropic => headers.insert(X_API_KEY, bare.clone()),
@@ -69,8 +69,10 @@ mod tests {
         assert_eq!(format!("{key:?}"), "ProviderKey(…)");
         let check = |protocol: Protocol, name: &str, value: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer sk-client"));
-            headers.insert(X_API_KEY, HeaderValue::from_static("sk-client"));
+            for name in KEY_HEADERS {
+                headers.append(name, HeaderValue::from_static("sk-client"));
+                headers.append(name, HeaderValue::from_static("Bearer sk-client"));
+            }
             key.insert(protocol, &mut headers);
             let sent: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
             assert_eq!(sent, [(name, value.as_bytes())]);

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use parking_lot::Mutex;
@@ -19,24 +18,31 @@ use super::lane::Lane;
 use super::settings::{QueueSettings, RateLimit};
 use crate::body::Body;
 use crate::decision::Tenant;
-use crate::route::Priority;
+use crate::metrics::QueueLength;
+use crate::route::{KEY_HEADERS, Priority};
 
 /// A service behind a limit, or without one.
 #[derive(Clone)]
 pub(super) struct Limited<S> {
     inner: S,
     limiter: Option<Arc<Limiter>>,
+    waiting: QueueLength,
 }
 
 impl<S> Limited<S> {
     pub(super) fn new(inner: S, limit: RateLimit, queue: QueueSettings, has_own_key: bool) -> Self {
         let limiter = (limit != RateLimit::default()).then(|| Arc::new(Limiter::new(limit, queue, has_own_key)));
-        Self { inner, limiter }
+        Self { inner, limiter, waiting: QueueLength::default() }
+    }
+
+    /// The same, which says how many calls wait.
+    pub(super) fn counted(self, waiting: QueueLength) -> Self {
+        Self { waiting, ..self }
     }
 
     /// Another service behind this one's limit, with whatever was spent of it and whoever waits for it.
     pub(super) fn follow<T>(&self, inner: T) -> Limited<T> {
-        Limited { inner, limiter: self.limiter.clone() }
+        Limited { inner, limiter: self.limiter.clone(), waiting: self.waiting.clone() }
     }
 }
 
@@ -56,12 +62,15 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut inner = self.inner.clone();
         let Some(limiter) = self.limiter.clone() else { return Box::pin(inner.call(request)) };
+        let waiting = self.waiting.clone();
         Box::pin(async move {
             let lane = limiter.lane(request.headers());
             let tokens = lane.capped(estimate(&request));
             let priority = request.extensions().get::<Priority>().copied().unwrap_or_default();
             let caller = request.extensions().get::<Tenant>().map(|tenant| tenant.as_str().to_owned());
+            let queued = waiting.join();
             let turn = lane.turn(priority, &caller.unwrap_or_default(), tokens).await;
+            drop(queued);
             turn.map_err(|retry_after| Failure::Busy { retry_after })?;
             if limiter.limit.tokens.is_none() {
                 return inner.call(request).await;
@@ -104,7 +113,7 @@ impl Limiter {
     /// The lane of the key that a request would be sent with.
     fn lane(&self, headers: &HeaderMap) -> Arc<Lane> {
         let sent = |name| headers.get(name).map(http::HeaderValue::as_bytes);
-        let keys = (!self.has_own_key).then(|| (sent(AUTHORIZATION.as_str()), sent("x-api-key")));
+        let keys = (!self.has_own_key).then(|| KEY_HEADERS.map(sent));
         let key = self.hasher.hash_one(keys);
         let Lanes { by_key, swept_at } = &mut *self.lanes.lock();
         if let Some(lane) = by_key.get(&key) {
@@ -132,6 +141,7 @@ const LANES_MIN: usize = 1024;
 mod tests {
     use std::time::Duration;
 
+    use http::header::AUTHORIZATION;
     use http_body_util::BodyExt;
     use tokio::time::timeout;
 
@@ -184,6 +194,14 @@ mod tests {
         assert_eq!(started.elapsed(), Duration::from_secs(60), "one at once, then one in ten seconds");
         send(&service, request("b", "", Priority::Interactive)).await.expect("a turn");
         assert_eq!(started.elapsed(), Duration::from_secs(60), "another key does not wait for the first");
+        for header in KEY_HEADERS {
+            for key in ["c", "d"] {
+                let mut request = Request::new(Body::from("x"));
+                request.headers_mut().insert(header, key.parse().expect("a value"));
+                send(&service, request).await.expect("a turn");
+            }
+        }
+        assert_eq!(started.elapsed(), Duration::from_secs(60), "whatever header it stands in");
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,11 +218,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_would_wait_too_long_is_told_when_to_come() {
         let limit = RateLimit { requests: Some(6), tokens: None };
-        let service = Limited::new(Provider(1), limit, queue(2, 15), false);
+        let waiting = QueueLength::default();
+        let service = Limited::new(Provider(1), limit, queue(2, 15), false).counted(waiting.clone());
         let one = || send(&service, request("a", "", Priority::Interactive));
         one().await.expect("a turn");
         // Two wait, one for 10 seconds and one for longer than it may; the third finds no place.
-        let (first, second, third) = tokio::join!(one(), one(), one());
+        let (first, second, third, counted) = tokio::join!(one(), one(), one(), async { waiting.read() });
+        assert_eq!((counted, waiting.read()), (2, 0), "as long as they wait");
         assert_eq!(first, Ok(()));
         assert_eq!(second, Err(Failure::Busy { retry_after: Duration::from_secs(5) }));
         assert_eq!(third, Err(Failure::Busy { retry_after: Duration::from_secs(30) }));

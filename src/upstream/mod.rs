@@ -131,7 +131,8 @@ impl Upstream {
             let provider = Provider::new(client.clone(), calls);
             let limited = match same.filter(|_| is_limited_alike) {
                 Some((_, station)) => station.service.inner().follow(provider),
-                None => limit::Limited::new(provider, endpoint.limit, settings.queue, has_own_key),
+                None => limit::Limited::new(provider, endpoint.limit, settings.queue, has_own_key)
+                    .counted(metrics.queue(&endpoint.name)),
             };
             let is_watched_alike = before.is_some_and(|before| before.settings.breaker == settings.breaker);
             let service = match same.filter(|_| is_watched_alike) {

@@ -207,6 +207,7 @@ pub(in super::super) async fn answer(app: &App, owner: &Owner, body: SearchBody)
         patience: Some(app.live().settings().api_patience),
         vector,
         is_comparable: false,
+        company: None,
     };
     Ok(match app.cache.lookup(&query).await {
         Lookup::Hit(matches) => SearchAnswer {

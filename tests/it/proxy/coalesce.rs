@@ -14,7 +14,7 @@ fn streamed(question: Value) -> Value {
 }
 
 /// Sends the question without waiting for its answer.
-fn send(client: &Client, question: &Value) -> tokio::task::JoinHandle<Answer> {
+pub(super) fn send(client: &Client, question: &Value) -> tokio::task::JoinHandle<Answer> {
     let (client, question) = (client.clone(), question.clone());
     tokio::spawn(async move { client.chat(&question).await })
 }
@@ -52,6 +52,7 @@ async fn a_live_stream_is_shared() {
     live.send(&event_stream(&pieces[..2]).replace("data: [DONE]\n\n", "")).await;
     let follower = send(&setup.client, &question);
     until("the follower joined", async || (setup.joined().await == 1).then_some(())).await;
+    until("both read", async || matches!(setup.shared().await, [1, 2, held] if held > 0).then_some(())).await;
     live.send(&event_stream(&pieces[2..])).await;
     drop(live);
     let (leader, follower) =
@@ -59,6 +60,7 @@ async fn a_live_stream_is_shared() {
     assert_eq!((leader.outcome().0, follower.outcome()), ("miss", ("hit", "joined")));
     assert_eq!((said(&leader), said(&follower)), ("once upon a time".to_owned(), "once upon a time".to_owned()));
     assert_eq!(events(&leader), events(&follower));
+    until("nothing is left of it", async || (setup.shared().await == [0; 3]).then_some(())).await;
     assert_eq!(setup.upstream.count(), 1);
 }
 

@@ -8,6 +8,8 @@ mod controls;
 mod forwarding;
 mod hits;
 mod messages;
+#[cfg(feature = "candle")]
+mod near;
 mod responses;
 mod savings;
 mod scope;
@@ -71,6 +73,16 @@ impl Setup {
         let metrics = self.server.admin().get("/metrics").await.check(200).text();
         let name = "nearhit_lookups_total{outcome=\"hit\",tier=\"joined\",reason=\"\"} ";
         metrics.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |count| count.parse().expect("a count"))
+    }
+
+    /// Calls that are shared, who reads their answers, and bytes of these in memory.
+    async fn shared(&self) -> [u64; 3] {
+        let metrics = self.server.admin().get("/metrics").await.check(200).text();
+        ["calls", "readers", "held_bytes"].map(|name| {
+            let name = format!("nearhit_shared_{name} ");
+            let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+            value.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")
+        })
     }
 
     async fn entries(&self) -> Value {

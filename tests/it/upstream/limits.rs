@@ -94,7 +94,10 @@ async fn whoever_hangs_up_leaves_the_queue() {
         probe.await.ok().filter(|answer| answer.status == 429)
     })
     .await;
+    let waits = async || setup.metric("nearhit_upstream_waiting{upstream=\"openai\"}").await;
+    assert_eq!(waits().await, 1);
     waiting.abort();
+    until("nobody waits", async || (waits().await == 0).then_some(())).await;
     until("the place is free", async || {
         let probe = setup.server.client("sk-test");
         let probe =

@@ -2,6 +2,7 @@
 
 mod breaker;
 mod chaos;
+mod cuts;
 mod faults;
 mod limits;
 mod raw;

@@ -97,15 +97,17 @@ async fn a_key_goes_to_its_upstream_and_nowhere_else() {
     );
     home.write("nearhit.toml", config);
     let Setup { server, client, home: _home } = Setup::with_home(home).await;
-    let client = client.with("x-api-key", "sk-test-too");
+    let client = client.with("x-api-key", "sk-test-too").with("api-key", "sk-test-three");
     client.chat(&ask("One?")).await.check(200);
     client.post("/v1/messages", &ask("Two?")).await.check(200);
     client.post("/v1/embeddings", &json!({"model": "other"})).await.check(200);
-    for (upstream, authorization, api_key) in
-        [(&own, "Bearer sk-own", ""), (&claude, "", "sk-ant-own"), (&spare, "Bearer sk-test", "sk-test-too")]
-    {
+    for (upstream, keys) in [
+        (&own, ["Bearer sk-own", "", ""]),
+        (&claude, ["", "sk-ant-own", ""]),
+        (&spare, ["Bearer sk-test", "sk-test-too", "sk-test-three"]),
+    ] {
         let call = upstream.last();
-        assert_eq!((call.header("authorization"), call.header("x-api-key")), (authorization, api_key));
+        assert_eq!(["authorization", "x-api-key", "api-key"].map(|name| call.header(name)), keys);
     }
     for key in ["sk-own", "sk-ant-own", "sk-test"] {
         assert!(!server.log().contains(key), "{}", server.log());

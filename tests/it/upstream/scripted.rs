@@ -2,8 +2,10 @@
 //! when the client has what came before.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::Method;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -29,6 +31,8 @@ struct Script {
     /// What comes once the client has the answer so far, if anything waits for that.
     rest: Mutex<Option<Vec<u8>>>,
     release: Notify,
+    /// Whether the connection ends with a reset.
+    resets: AtomicBool,
     calls: AtomicUsize,
 }
 
@@ -81,6 +85,16 @@ impl Scripted {
         *self.script.rest.lock() = Some(rest.into());
     }
 
+    /// From now on connections end with a reset, or without one.
+    pub fn reset(&self, resets: bool) {
+        self.script.resets.store(resets, Ordering::SeqCst);
+    }
+
+    /// Lets the upstream go on.
+    pub fn release(&self) {
+        self.script.release.notify_one();
+    }
+
     /// How many calls came.
     pub fn calls(&self) -> usize {
         self.script.calls.load(Ordering::SeqCst)
@@ -93,15 +107,41 @@ impl Scripted {
 
     /// The same; lets the upstream go on when so many bytes of the body are there.
     pub async fn call_until(&self, path: &str, asked: &Value, enough: usize) -> Got {
-        let (parts, mut body) = self.client.open(Method::POST, path, asked.to_string()).await.into_parts();
+        let response = self.client.open(Method::POST, path, asked.to_string()).await;
+        self.read(response, enough, Duration::ZERO).await
+    }
+
+    /// Opens so many calls at a time, and lets the upstream go on when each has its head.
+    pub async fn call_together(&self, path: &str, asked: &Value, calls: usize) -> Vec<Got> {
+        self.call_many(path, asked, calls, Duration::ZERO).await
+    }
+
+    /// The same, with a pause after each piece that comes.
+    pub async fn call_slowly(&self, path: &str, asked: &Value, calls: usize) -> Vec<Got> {
+        self.call_many(path, asked, calls, Duration::from_millis(2)).await
+    }
+
+    async fn call_many(&self, path: &str, asked: &Value, calls: usize, pause: Duration) -> Vec<Got> {
+        let opened = join_all((0..calls).map(|_| self.client.open(Method::POST, path, asked.to_string()))).await;
+        self.release();
+        join_all(opened.into_iter().map(|response| self.read(response, usize::MAX, pause))).await
+    }
+
+    async fn read(&self, response: http::Response<axum::body::Body>, enough: usize, pause: Duration) -> Got {
+        let (parts, mut body) = response.into_parts();
         let (mut bytes, mut whole, mut waits) = (Vec::new(), true, true);
         loop {
             if waits && bytes.len() >= enough {
-                self.script.release.notify_one();
+                self.release();
                 waits = false;
             }
             match body.frame().await {
-                Some(Ok(frame)) => bytes.extend(frame.into_data().unwrap_or_default()),
+                Some(Ok(frame)) => {
+                    bytes.extend(frame.into_data().unwrap_or_default());
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
                 Some(Err(_)) => {
                     whole = false;
                     break;
@@ -152,6 +192,11 @@ async fn answer(mut stream: TcpStream, script: Arc<Script>) {
         if stream.write_all(&rest).await.is_err() {
             return;
         }
+    }
+    if script.resets.load(Ordering::SeqCst) {
+        // Nothing is lost by it here: what was written is at the other end.
+        stream.set_zero_linger().expect("a socket");
+        return;
     }
     if stream.shutdown().await.is_err() {
         return;
