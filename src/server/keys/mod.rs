@@ -371,7 +371,7 @@ mod tests {
         keys.refresh();
         assert_eq!([&kept, &new].map(|key| is_accepted(&keys, key)), [true, true]);
 
-        let open = Keys::open(Vec::new(), KeyFile::new(&folder.path().join("none")), false);
+        let open = Keys::open(Vec::new(), KeyFile::new(folder.path().join("none")), false);
         assert!(!open.in_force().is_required());
         open.configure(vec![record(&new, KeyScope::Write)], false).expect("no files");
         assert!(open.in_force().is_required());
