@@ -11,13 +11,10 @@ mod reader;
 mod savings;
 mod upstreams;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use http::Uri;
 use toml::{Table, Value};
 
 pub use self::access::AccessConfig;
@@ -293,6 +290,8 @@ const PACE: &str = "\"as_fast_as_possible\", \"original\" or a number of tokens 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::decision::Similarity;
 

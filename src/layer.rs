@@ -13,7 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -33,13 +33,11 @@ use crate::decision::{Attributes, Embedding, EntryId, Fingerprint, Outcome, Prom
 use crate::flight::{Boarding, FlightKey, Flights, Landing, Seat};
 use crate::judge::PacedJudge;
 use crate::record::Keep;
-use crate::replay::Pace;
-use crate::room::{Room, Share, Taken};
-use crate::route::{Elsewhere, KEY_HEADERS, OneUpstream, Priority, Resolve, Resolved, Substitute};
+use crate::room::{Share, Taken};
+use crate::route::{Elsewhere, KEY_HEADERS, Priority, Resolved, Substitute};
 use crate::stamp::{hit_response, not_cached, stamp, stamp_shadow, strip_own_headers};
 use crate::store::Owner;
-use crate::wire::answer::Figures;
-use crate::wire::compat::{self, Compats};
+use crate::wire::compat;
 use crate::wire::controls::{Controls, header};
 use crate::wire::json;
 use crate::wire::problem::Problem;

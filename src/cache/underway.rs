@@ -226,7 +226,7 @@ impl Cache {
         let owner = owner(&query.prompt);
         match self.learning.of(&owner) {
             Some(learned) => read(&learned.lock()),
-            None => read(&Learned::new(self.policy(&owner.cache))),
+            None => read(&Learned::new(&self.policy(&owner.cache))),
         }
     }
 }

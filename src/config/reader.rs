@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::Override;
 use crate::store::Limit;
+use crate::wire::controls;
 
 /// Takes known keys out of a table, and keeps what was wrong with them.
 pub(super) struct Reader<'a> {

@@ -53,7 +53,7 @@ impl FromRequestParts<Arc<App>> for Served {
 async fn put(
     State(app): State<Arc<App>>,
     Served(owner): Served,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<Json<&'static str>, ApiError> {
     let CacheData { prompt, answer } = typed(body)?;
     let body = typed(json!({"prompt": prompt, "response": answer.unwrap_or_default()}))?;
@@ -65,7 +65,7 @@ async fn put(
 async fn get(
     State(app): State<Arc<App>>,
     Served(owner): Served,
-    JsonBody(body): JsonBody,
+    JsonBody(body, _share): JsonBody,
 ) -> Result<Json<CacheData>, ApiError> {
     let CacheData { prompt, answer: _ } = typed(body)?;
     let found = search::answer(&app, &owner, typed(json!({"prompt": prompt}))?).await?;

@@ -19,10 +19,14 @@ use nearhit::decision::{CacheName, Entry, Tenant};
 use nearhit::embed::Embedder;
 use nearhit::layer::LayerSettings;
 use nearhit::metrics::Registry;
+use nearhit::savings::{Savings, SavingsRules};
 use nearhit::server::keys::KeyFile;
-use nearhit::server::{App, IdempotencyKeys, Keys, Secret, ServeSettings, Tenancy, Traffic, serve};
+use nearhit::server::{
+    App, IdempotencyKeys, Keys, Live, LiveSettings, Reloads, Secret, ServeSettings, Tenancy, Traffic, serve,
+};
 use nearhit::store::{Owner, Store};
 use nearhit::upstream::{Upstream as Providers, UpstreamSettings};
+use parking_lot::RwLock;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -57,13 +61,13 @@ impl Setup {
         let layer = LayerSettings { upstream: providers.resolver(), patience: PATIENCE, ..LayerSettings::default() };
         let tasks = TaskTracker::new();
         let nowhere = std::env::temp_dir().join("nearhit-has-no-keys-here");
+        let savings = Savings::new(SavingsRules::default(), &layer, &mut registry);
+        let live = LiveSettings { layer, upstream: providers, savings, judge: None, api_patience: PATIENCE };
         let app = App {
+            live: RwLock::new(Arc::new(Live::new(Arc::clone(&cache), tasks.clone(), live))),
             cache: Arc::clone(&cache),
             registry,
-            layer,
-            upstream: providers,
-            judge: None,
-            api_patience: PATIENCE,
+            reloads: Reloads::new().0,
             tenancy: Tenancy::Single,
             keys: Keys::open(Vec::new(), KeyFile::new(nowhere), false),
             traffic: Traffic::new(Default::default()),
