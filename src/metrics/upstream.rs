@@ -74,8 +74,8 @@ impl QueueLength {
         Queued(self)
     }
 
-    #[cfg(test)]
-    pub(crate) fn read(&self) -> i64 {
+    /// How many wait now.
+    pub fn read(&self) -> i64 {
         self.0.get()
     }
 }

@@ -19,8 +19,8 @@ use super::rules::CacheHints;
 use super::service::Shared;
 use super::sightings::Key;
 use crate::body::{Body, problem_response};
-use crate::room::broken_off;
 use crate::decision::Tenant;
+use crate::room::broken_off;
 use crate::wire::hint::{End, Prefixes, outline, with_hint};
 
 /// In a response's extensions: a hint was put into its request.

@@ -64,7 +64,12 @@ impl Live {
     #[cfg(feature = "grpc")]
     pub(super) fn around_one(&self) -> CacheLayer {
         let LiveSettings { layer, judge, .. } = &self.settings;
-        let settings = LayerSettings { coalesce: false, coalesce_semantic: false, replay: Pace::AsFastAsPossible, ..layer.clone() };
+        let settings = LayerSettings {
+            coalesce: false,
+            coalesce_semantic: false,
+            replay: Pace::AsFastAsPossible,
+            ..layer.clone()
+        };
         self.cache.renewed(settings, judge.clone())
     }
 

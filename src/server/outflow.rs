@@ -53,3 +53,49 @@ impl<S: Write + Unpin> Write for Outflow<S> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http::{Request, Response};
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::body::{Body, BoxError};
+
+    /// A client that reads slower than it is written to, of a body that breaks off: how much of it comes.
+    async fn comes(pieces: usize) -> usize {
+        let (mut client, server) = duplex(64);
+        let flushes = Flushes::default();
+        let told = Some(flushes.clone());
+        let answer = move |_: Request<Incoming>| {
+            let pieces = std::iter::repeat_n(Bytes::from_static(b"####"), pieces);
+            let frames = pieces.map(|piece| Ok(Frame::data(piece))).chain([Err(BoxError::from("cut"))]);
+            let body = Body::new(StreamBody::new(stream::iter(frames))).late(told.clone());
+            async move { Ok::<_, Infallible>(Response::new(body)) }
+        };
+        let connection = Outflow::new(TokioIo::new(server), flushes);
+        let serving = tokio::spawn(http1::Builder::new().serve_connection(connection, service_fn(answer)));
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("a server");
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.expect("the end");
+        assert!(serving.await.expect("no panic").is_err(), "it broke off");
+        read.iter().filter(|byte| **byte == b'#').count()
+    }
+
+    #[tokio::test]
+    async fn whatever_is_on_its_way_comes_before_the_end() {
+        for pieces in 0..50 {
+            assert_eq!(comes(pieces).await, 4 * pieces, "{pieces}");
+        }
+    }
+}

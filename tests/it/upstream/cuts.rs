@@ -43,22 +43,6 @@ fn check(got: &Got, part: &str, shows: bool, row: &str) {
     assert_eq!(got.whole, !shows, "{row}: a cut that shows must show at the client");
 }
 
-/// However much is still on its way to a client that is slow.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_client_gets_all_that_came_before_the_cut() {
-    const BYTES: usize = 24 << 20;
-    let setup = Scripted::start("").await;
-    let asked = ask("At length?");
-    for calls in [1, 2] {
-        let head = format!("{HEAD}content-type: application/json\r\ncontent-length: {}\r\n\r\n", BYTES + 1);
-        setup.say_in_two(head, "x".repeat(BYTES));
-        for got in setup.call_slowly(CHAT, &asked, calls).await {
-            assert_eq!((got.status, got.whole, got.body.len()), (200, false, BYTES), "{calls}");
-        }
-    }
-    setup.check_unharmed(0).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_with_the_end_comes_through() {
     let setup = Scripted::start("").await;

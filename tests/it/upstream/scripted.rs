@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::Method;
@@ -108,26 +107,17 @@ impl Scripted {
     /// The same; lets the upstream go on when so many bytes of the body are there.
     pub async fn call_until(&self, path: &str, asked: &Value, enough: usize) -> Got {
         let response = self.client.open(Method::POST, path, asked.to_string()).await;
-        self.read(response, enough, Duration::ZERO).await
+        self.read(response, enough).await
     }
 
     /// Opens so many calls at a time, and lets the upstream go on when each has its head.
     pub async fn call_together(&self, path: &str, asked: &Value, calls: usize) -> Vec<Got> {
-        self.call_many(path, asked, calls, Duration::ZERO).await
-    }
-
-    /// The same, with a pause after each piece that comes.
-    pub async fn call_slowly(&self, path: &str, asked: &Value, calls: usize) -> Vec<Got> {
-        self.call_many(path, asked, calls, Duration::from_millis(2)).await
-    }
-
-    async fn call_many(&self, path: &str, asked: &Value, calls: usize, pause: Duration) -> Vec<Got> {
         let opened = join_all((0..calls).map(|_| self.client.open(Method::POST, path, asked.to_string()))).await;
         self.release();
-        join_all(opened.into_iter().map(|response| self.read(response, usize::MAX, pause))).await
+        join_all(opened.into_iter().map(|response| self.read(response, usize::MAX))).await
     }
 
-    async fn read(&self, response: http::Response<axum::body::Body>, enough: usize, pause: Duration) -> Got {
+    async fn read(&self, response: http::Response<axum::body::Body>, enough: usize) -> Got {
         let (parts, mut body) = response.into_parts();
         let (mut bytes, mut whole, mut waits) = (Vec::new(), true, true);
         loop {
@@ -136,12 +126,7 @@ impl Scripted {
                 waits = false;
             }
             match body.frame().await {
-                Some(Ok(frame)) => {
-                    bytes.extend(frame.into_data().unwrap_or_default());
-                    if !pause.is_zero() {
-                        tokio::time::sleep(pause).await;
-                    }
-                }
+                Some(Ok(frame)) => bytes.extend(frame.into_data().unwrap_or_default()),
                 Some(Err(_)) => {
                     whole = false;
                     break;

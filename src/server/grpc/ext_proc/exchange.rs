@@ -313,7 +313,9 @@ mod tests {
 
     #[test]
     fn the_cluster_is_where_envoy_says_it() {
-        let attribute = |name: &str, value: &str| (name.to_owned(), Attribute { string_value: Bytes::copy_from_slice(value.as_bytes()) });
+        let attribute = |name: &str, value: &str| {
+            (name.to_owned(), Attribute { string_value: Bytes::copy_from_slice(value.as_bytes()) })
+        };
         let mut first = ProcessingRequest::default();
         assert_eq!(cluster(&first), "");
         let fields = [attribute("xds.route_name", "all"), attribute(CLUSTER, "openai")].into();

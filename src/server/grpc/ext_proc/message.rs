@@ -21,7 +21,8 @@ use crate::wire::problem::Problem;
 /// A header is none that HTTP knows.
 pub(super) fn request(head: &HttpHeaders) -> Result<(Request<()>, String), Problem> {
     let (pseudo, headers) = fields(head)?;
-    let find = |name: &str| pseudo.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default();
+    let find =
+        |name: &str| pseudo.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default();
     let mut request = Request::new(());
     // What is unknown here may be known to the provider, and is nothing for the cache.
     *request.method_mut() = Method::from_bytes(&find(":method")).unwrap_or_default();
