@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,6 +16,8 @@ use tokio::time::{Instant, sleep_until};
 pub(super) struct Seats {
     seats_max: usize,
     taken: Mutex<Taken>,
+    /// Somebody waits for a place.
+    is_full: AtomicBool,
     freed: Notify,
 }
 
@@ -55,7 +58,8 @@ pub(super) struct Busy {
 
 impl Seats {
     pub(super) fn new(seats_max: usize) -> Arc<Self> {
-        Arc::new(Self { seats_max, taken: Mutex::default(), freed: Notify::new() })
+        let is_full = AtomicBool::new(false);
+        Arc::new(Self { seats_max, taken: Mutex::default(), is_full, freed: Notify::new() })
     }
 
     /// A place, as soon as there is one.
@@ -63,9 +67,13 @@ impl Seats {
         loop {
             let freed = self.freed.notified();
             if let Some(seat) = self.try_take() {
+                self.is_full.store(false, Ordering::SeqCst);
                 return seat;
             }
-            freed.await;
+            // Once more, now that every call that ends says so.
+            if self.is_full.swap(true, Ordering::SeqCst) {
+                freed.await;
+            }
         }
     }
 
@@ -152,7 +160,7 @@ impl Drop for Busy {
         state.idle_since = Instant::now();
         let is_idle = state.calls == 0;
         drop(state);
-        if is_idle {
+        if is_idle && self.seats.is_full.load(Ordering::SeqCst) {
             // Whoever waits for a place looks again.
             self.seats.freed.notify_waiters();
         }

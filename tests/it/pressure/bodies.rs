@@ -1,6 +1,7 @@
 //! F18: more bytes of request bodies at a time than there is room for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 
 use super::{ask, each, start};
-use crate::support::{Client, Reply, Upstream, until};
+use crate::support::{Client, Reply, Server, Upstream, until};
 
 /// All of them are on their way at a time: the provider answers none before it has every one.
 #[tokio::test]
@@ -72,13 +73,12 @@ async fn without_room_the_api_says_so() {
     let config = "[serve]\nbody_bytes_max = 1048576\nbodies_bytes_max = 1048576";
     let (_home, mut server) = start(&upstream, config).await;
     let client = server.client("sk-test");
-    // Takes all of it, and never comes to an end.
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n";
-    let body = " ".repeat(1 << 20);
-    let mut holder = TcpStream::connect(server.url.trim_start_matches("http://")).await.expect("a connection");
-    holder.write_all(format!("{head}{body}\r\n").as_bytes()).await.expect("a reader");
     let insert = json!({"prompt": "a", "response": "b"});
+    let mut holder = None;
     let refused = until("there is no room", async || {
+        // One that comes while another body is read is sent on unread: then the next one takes it all.
+        holder = Some(hold_all(&server).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let answer = client.post("/v1/caches/default/entries", &insert).await;
         (answer.status == 503).then_some(answer)
     })
@@ -95,4 +95,12 @@ async fn without_room_the_api_says_so() {
     .await;
     assert_eq!(client.find("a").await, ("exact".to_owned(), "b".to_owned()));
     server.check_alive();
+}
+
+/// A body that takes all of the room, and never comes to an end.
+async fn hold_all(server: &Server) -> TcpStream {
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n";
+    let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).await.expect("a connection");
+    stream.write_all(format!("{head}{}\r\n", " ".repeat(1 << 20)).as_bytes()).await.expect("a reader");
+    stream
 }
