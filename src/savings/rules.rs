@@ -28,9 +28,9 @@ pub struct When {
     pub models: Vec<String>,
     /// This word in the client's `x-nearhit-route`.
     pub tag: Option<String>,
-    /// No more than so many tokens of input, estimated at four bytes each.
+    /// No more than so many tokens of input, estimated at four bytes each; of no request whose provider keeps more of it.
     pub input_tokens_max: Option<u64>,
-    /// None of these in it.
+    /// None of these in it; of no request whose provider keeps more of it.
     pub without: Vec<Unlike>,
 }
 
@@ -46,7 +46,7 @@ pub enum Unlike {
 /// What is done to a request. Nothing, unless it is named.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Steps {
-    /// It goes to this model.
+    /// It goes to this model, unless the provider keeps more of it.
     pub model: Option<String>,
     /// Its answer is no longer.
     pub limit: Option<TokenLimit>,
@@ -98,7 +98,7 @@ impl SavingsRules {
     /// What is to be done to a request.
     pub(super) fn steps(&self, asked: &Asked<'_>) -> Steps {
         let hold = self.0.iter().filter(|rule| rule.when.holds(asked)).map(|rule| rule.then.clone());
-        hold.fold(Steps::default(), |before, next| {
+        let steps = hold.fold(Steps::default(), |before, next| {
             let Steps { model, limit, turns, stop, hints } = next;
             Steps {
                 model: before.model.or(model),
@@ -107,22 +107,26 @@ impl SavingsRules {
                 stop: before.stop.or(stop),
                 hints: before.hints.or(hints),
             }
-        })
+        });
+        // What the provider keeps of a conversation is the model's that it was begun with.
+        Steps { model: steps.model.filter(|_| !asked.bill.is_partial), ..steps }
     }
 }
 
 impl When {
     fn holds(&self, asked: &Asked<'_>) -> bool {
         let Self { paths, models, tag, input_tokens_max, without } = self;
-        let Bill { model, input_tokens, has_tools, has_media } = asked.bill;
+        let Bill { model, input_tokens, has_tools, has_media, is_partial } = asked.bill;
+        // Of what the provider keeps, nobody here knows how long it is, or what is in it.
         let is_without = |unlike: &Unlike| match unlike {
+            _ if *is_partial => false,
             Unlike::Tools => !has_tools,
             Unlike::Media => !has_media,
         };
         (paths.is_empty() || paths.iter().any(|path| path == asked.path))
             && (models.is_empty() || models.iter().any(|pattern| matches(pattern, model)))
             && tag.as_deref().is_none_or(|tag| asked.tag == Some(tag))
-            && input_tokens_max.is_none_or(|most| *input_tokens <= most)
+            && input_tokens_max.is_none_or(|most| *input_tokens <= most && !is_partial)
             && without.iter().all(is_without)
     }
 }
@@ -135,7 +139,7 @@ mod tests {
     use super::*;
 
     fn bill() -> Bill {
-        Bill { model: "gpt-4o".into(), input_tokens: 100, has_tools: false, has_media: true }
+        Bill { model: "gpt-4o".into(), input_tokens: 100, has_tools: false, has_media: true, is_partial: false }
     }
 
     #[test]
@@ -165,6 +169,22 @@ mod tests {
         check(all, false);
         let nobody = Asked { tag: None, ..asked };
         assert!(!When { tag: Some("bulk".into()), ..When::default() }.holds(&nobody));
+    }
+
+    #[test]
+    fn what_the_provider_keeps_is_neither_short_nor_plain() {
+        let bill = Bill { has_media: false, is_partial: true, ..bill() };
+        let asked = Asked { path: PATHS[2], tag: None, bill: &bill };
+        let check = |when: When, expected: bool| assert_eq!(when.holds(&asked), expected, "{when:?}");
+        check(When::default(), true);
+        check(When { input_tokens_max: Some(100), ..When::default() }, false);
+        check(When { without: vec![Unlike::Tools], ..When::default() }, false);
+        check(When { without: vec![Unlike::Media], ..When::default() }, false);
+        let then = Steps { model: Some("small".into()), turns: Some(Turns { max: 1, step: 1 }), ..Steps::default() };
+        let rules = SavingsRules(vec![Rule { when: When::default(), then: then.clone() }]);
+        assert_eq!(rules.steps(&asked), Steps { model: None, ..then.clone() });
+        let whole = Bill { is_partial: false, ..bill.clone() };
+        assert_eq!(rules.steps(&Asked { bill: &whole, ..asked }), then);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The rules as a tower service in front of the cache.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,7 +8,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::Either;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
 use tower_service::Service;
 
 use super::hints::{Hinted, HintedService};
@@ -104,7 +106,7 @@ impl Shared {
     fn is_for<B>(&self, request: &Request<B>) -> bool {
         !self.rules.is_empty()
             && request.method() == Method::POST
-            && PATHS.contains(&request.uri().path())
+            && PATHS.contains(&path(request.uri()).as_ref())
             && check_media(request.headers()).is_ok()
     }
 
@@ -123,10 +125,10 @@ impl Shared {
             Ok(Taken::Whole(body)) => body,
             // Nor has the layer.
             Ok(Taken::Begun(begun)) => return inner.call(Request::from_parts(parts, Body::new(begun))).await,
-            Err(problem) => return Ok(shaped(parts.uri.path(), problem_response(&problem), |body| body)),
+            Err(problem) => return Ok(shaped(&path(&parts.uri), problem_response(&problem), |body| body)),
         };
         let tag = parts.headers.get(&header::ROUTE).and_then(|tag| tag.to_str().ok());
-        let Rewritten { body, mut saved, watch, hints } = rewritten(&self.rules, parts.uri.path(), tag, body);
+        let Rewritten { body, mut saved, watch, hints } = rewritten(&self.rules, &path(&parts.uri), tag, body);
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         hints.map(|hints| parts.extensions.insert(hints));
@@ -153,6 +155,11 @@ impl Shared {
         let stopped = move || self.metrics.saved(Kind::StoppedEarly.as_str());
         Response::from_parts(parts, Body::new(Stopping::new(body, watch, stopped)))
     }
+}
+
+/// The path as a server may read it that decodes what is escaped.
+fn path(uri: &Uri) -> Cow<'_, str> {
+    percent_decode_str(uri.path()).decode_utf8_lossy()
 }
 
 /// Whether the answer is a stream that still costs something: one from the cache does not.

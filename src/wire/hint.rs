@@ -64,6 +64,9 @@ pub(crate) fn with_hint(body: &[u8], end: End) -> Option<Vec<u8>> {
     let (_, value) = fields.iter().find(|(field, _)| field == name)?;
     let text = value.get();
     if text.starts_with('"') && end == End::System {
+        if is_blank(&serde_json::from_str::<String>(text).ok()?) {
+            return None;
+        }
         return replaced(body, name, &format!("[{{\"type\":\"text\",\"text\":{text},{SET}}}]"));
     }
     let blocks: Vec<&RawValue> = serde_json::from_str(text).ok()?;
@@ -83,9 +86,13 @@ fn takes_hint(block: &Value, end: End) -> bool {
         End::Tools => block.is_object() && block.get("defer_loading") != Some(&Value::Bool(true)),
         End::System => {
             let is_text = block.get("type").is_some_and(|kind| kind == "text");
-            is_text && block.get("text").and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty())
+            is_text && block.get("text").and_then(Value::as_str).is_some_and(|text| !is_blank(text))
         }
     }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
 }
 
 fn has_name(value: &Value, name: &str) -> bool {
@@ -193,6 +200,8 @@ mod tests {
             Some(&format!(r#"{{"tools":[{{"name":"x","input_schema":{{}},{hint}}}],"model":"m"}}"#)),
         );
         check(r#"{"model":"m","system":[{"type":"text","text":" "}]}"#, End::System, None);
+        check(r#"{"model":"m","system":" "}"#, End::System, None);
+        check(r#"{"model":"m","system":"\u0020\n"}"#, End::System, None);
         check(r#"{"model":"m","system":[]}"#, End::System, None);
         check(r#"{"model":"m","tools":[{"name":"x","defer_loading":true}]}"#, End::Tools, None);
         check(r#"{"model":"m"}"#, End::System, None);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::answer::BYTES_PER_TOKEN;
-use super::request::{Fields, field, filled, model};
+use super::request::{Fields, MESSAGES_PATH, field, filled, items, model, text};
 use super::sse::size;
 use crate::decision::CHAT_PATH;
 
@@ -18,6 +18,8 @@ pub(crate) struct Bill {
     pub(crate) has_tools: bool,
     /// Images, audio, files or documents are in it.
     pub(crate) has_media: bool,
+    /// The provider has more of it, and nobody here knows what.
+    pub(crate) is_partial: bool,
 }
 
 impl Bill {
@@ -29,6 +31,9 @@ impl Bill {
             input_tokens: bytes.div_ceil(BYTES_PER_TOKEN) as u64,
             has_tools: offers_tools(body) || said().any(|value| has_any(value, &is_tool)),
             has_media: said().any(|value| has_any(value, &is_media)),
+            is_partial: KEPT.iter().any(|name| field(body, name).is_some())
+                || body.get("prompt").is_some_and(Value::is_object)
+                || items(body, "input").iter().any(is_reference),
         }
     }
 }
@@ -75,21 +80,27 @@ pub(crate) fn limited(path: &str, body: &Fields, limit: &TokenLimit) -> Vec<(&'s
     let (names, default) = match path {
         CHAT_PATH => (&["max_completion_tokens", "max_tokens"][..], default.map(|most| (chat_field.as_str(), most))),
         "/v1/responses" => (&["max_output_tokens"][..], default.map(|most| ("max_output_tokens", most))),
-        super::request::MESSAGES_PATH => (&["max_tokens"][..], default.map(|most| ("max_tokens", most))),
+        MESSAGES_PATH => (&["max_tokens"][..], default.map(|most| ("max_tokens", most))),
         // Whoever names none here gets 16 tokens from OpenAI: any default would be more.
         "/v1/completions" => (&["max_tokens"][..], None),
         _ => return Vec::new(),
     };
     // A limit within what may be thought is refused by the provider.
-    let thought = body.get("thinking").and_then(|thinking| thinking.get("budget_tokens")).and_then(Value::as_u64);
-    let is_allowed = |most: u64| thought.is_none_or(|thought| thought < most);
+    let least = if path == MESSAGES_PATH { thought(body).map_or(0, |thought| thought.saturating_add(1)) } else { 0 };
     let named: Vec<_> = names.iter().filter_map(|name| Some((*name, field(body, name)?))).collect();
     if named.is_empty() {
-        return default.filter(|(_, most)| is_allowed(*most)).into_iter().collect();
+        return default.map(|(name, most)| (name, most.max(least))).into_iter().collect();
     }
-    let Some(ceiling) = ceiling.filter(|most| is_allowed(*most)) else { return Vec::new() };
-    let is_over = |value: &Value| value.as_f64().is_some_and(|asked| asked > ceiling as f64);
-    named.into_iter().filter(|(_, value)| is_over(value)).map(|(name, _)| (name, ceiling)).collect()
+    let Some(most) = ceiling.map(|most| most.max(least)) else { return Vec::new() };
+    // What is no such number, a provider may take for one that is higher, or for none at all.
+    let is_within = |value: &Value| value.as_f64().is_some_and(|asked| (0.0..=most as f64).contains(&asked));
+    named.into_iter().filter(|(_, value)| !is_within(value)).map(|(name, _)| (name, most)).collect()
+}
+
+/// How many tokens Anthropic's models may think, where a request says so.
+fn thought(body: &Fields) -> Option<u64> {
+    let thinking = field(body, "thinking")?.as_object().filter(|thinking| kind(thinking) == "enabled")?;
+    thinking.get("budget_tokens")?.as_u64()
 }
 
 /// Whether a value, or one in it, is like that.
@@ -102,17 +113,24 @@ fn has_any(value: &Value, is_meant: &impl Fn(&Fields) -> bool) -> bool {
 }
 
 fn kind(fields: &Fields) -> &str {
-    super::request::text(fields, "type").unwrap_or_default()
+    text(fields, "type").unwrap_or_default()
 }
 
 fn is_tool(item: &Fields) -> bool {
     let kind = kind(item);
     let ends = ["tool_use", "tool_result", "_call", "_call_output"];
-    let role = super::request::text(item, "role").unwrap_or_default();
+    let role = text(item, "role").unwrap_or_default();
     ends.iter().any(|end| kind.ends_with(end))
         || matches!(role, "tool" | "function")
         || filled(item, "tool_calls")
         || field(item, "function_call").is_some()
+}
+
+/// Whether an item stands for one that the provider keeps: by its type, or with nothing but a name.
+fn is_reference(item: &Value) -> bool {
+    let Value::Object(item) = item else { return false };
+    let is_bare = ["type", "role"].iter().all(|name| field(item, name).is_none()) && field(item, "id").is_some();
+    is_bare || kind(item) == "item_reference"
 }
 
 fn is_media(part: &Fields) -> bool {
@@ -128,6 +146,9 @@ const ASKED: &[&str] =
 /// Those of them that hold what was said.
 const SAID: &[&str] = &["messages", "input"];
 
+/// Fields that name what the provider keeps.
+const KEPT: &[&str] = &["previous_response_id", "conversation"];
+
 /// Fields that offer tools.
 const TOOLS: &[&str] = &["tools", "functions", "web_search_options", "mcp_servers"];
 
@@ -138,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    const MESSAGES: &str = "/v1/messages";
+    const MESSAGES: &str = MESSAGES_PATH;
 
     fn fields(value: Value) -> Fields {
         value.as_object().expect("an object").clone()
@@ -160,16 +181,32 @@ mod tests {
         check(CHAT_PATH, json!({"max_tokens": 501}), &[("max_tokens", 500)]);
         let both = json!({"max_tokens": 501, "max_completion_tokens": 9e9});
         check(CHAT_PATH, both, &[("max_completion_tokens", 500), ("max_tokens", 500)]);
-        // The provider's to refuse.
-        check(CHAT_PATH, json!({"max_tokens": "many"}), &[]);
-        check(CHAT_PATH, json!({"max_tokens": -1}), &[]);
+        check(CHAT_PATH, json!({"max_tokens": 0}), &[]);
+        // Some servers take these for more, or for no limit.
+        for odd in [json!(-1), json!(-0.5), json!("100000"), json!("1"), json!(true), json!([]), json!({})] {
+            check(CHAT_PATH, json!({"max_tokens": odd}), &[("max_tokens", 500)]);
+        }
+        check("/v1/completions", json!({"max_tokens": -1}), &[("max_tokens", 500)]);
         check("/v1/responses", json!({"max_tokens": 501}), &[("max_output_tokens", 100)]);
         check("/v1/responses", json!({"max_output_tokens": 501}), &[("max_output_tokens", 500)]);
         check(MESSAGES, json!({"max_tokens": 501}), &[("max_tokens", 500)]);
         check(MESSAGES, json!({}), &[("max_tokens", 100)]);
-        let thinking = |budget: u64| json!({"max_tokens": 9000, "thinking": {"budget_tokens": budget}});
-        check(MESSAGES, thinking(499), &[("max_tokens", 500)]);
-        check(MESSAGES, thinking(500), &[]);
+        let thinking = |asked: Value, budget: u64| json!({"max_tokens": asked, "thinking": {"type": "enabled", "budget_tokens": budget}});
+        check(MESSAGES, thinking(json!(9000), 499), &[("max_tokens", 500)]);
+        check(MESSAGES, thinking(json!(9000), 500), &[("max_tokens", 501)]);
+        check(MESSAGES, thinking(json!(9000), 8998), &[("max_tokens", 8999)]);
+        check(MESSAGES, thinking(json!(9000), 8999), &[]);
+        check(MESSAGES, thinking(json!(9000), u64::MAX), &[]);
+        check(MESSAGES, thinking(json!(-1), 600), &[("max_tokens", 601)]);
+        check(MESSAGES, thinking(json!(501), 10), &[("max_tokens", 500)]);
+        check(MESSAGES, thinking(Value::Null, 99), &[("max_tokens", 100)]);
+        check(MESSAGES, thinking(Value::Null, 600), &[("max_tokens", 601)]);
+        // It is Anthropic's, and counts where it is turned on.
+        for (path, kind) in [(CHAT_PATH, "enabled"), (MESSAGES, "disabled"), (MESSAGES, "adaptive")] {
+            let body = json!({"max_tokens": 9000, "thinking": {"type": kind, "budget_tokens": 8000}});
+            check(path, body, &[("max_tokens", 500)]);
+        }
+        check(MESSAGES, json!({"max_tokens": 9000, "thinking": {"budget_tokens": 8000}}), &[("max_tokens", 500)]);
         check("/v1/completions", json!({}), &[]);
         check("/v1/completions", json!({"max_tokens": 501}), &[("max_tokens", 500)]);
         check("/v1/embeddings", json!({}), &[]);
@@ -197,6 +234,26 @@ mod tests {
         check(json!({"tools": []}), false, false);
         check(json!({"tools": [{"name": "x"}]}), true, false);
         check(json!({"input": [{"type": "function_call_output", "call_id": "1"}]}), true, false);
+        let is_partial = |body: Value| Bill::read(&fields(body)).is_partial;
+        for partial in [
+            json!({"previous_response_id": "resp_1", "input": "go on"}),
+            json!({"conversation": "conv_1", "input": "go on"}),
+            json!({"conversation": {"id": "conv_1"}, "input": "go on"}),
+            json!({"prompt": {"id": "pmpt_1"}}),
+            json!({"input": [{"type": "item_reference", "id": "msg_1"}]}),
+            json!({"input": [{"role": "user", "content": "x"}, {"type": null, "id": "msg_1"}]}),
+        ] {
+            assert!(is_partial(partial.clone()), "{partial}");
+        }
+        for whole in [
+            json!({"previous_response_id": null, "conversation": null, "prompt": null, "input": "x"}),
+            json!({"prompt": "x"}),
+            json!({"prompt": ["x"]}),
+            json!({"input": [{"role": "user", "content": "x"}, {"type": "message", "id": "msg_1", "role": "assistant"}]}),
+            said(json!({"role": "assistant", "tool_calls": [{"id": "1"}]})),
+        ] {
+            assert!(!is_partial(whole.clone()), "{whole}");
+        }
         let asked = json!({"model": "m", "messages": [{"role": "user", "content": "x".repeat(4000)}]});
         let tokens = Bill::read(&fields(asked)).input_tokens;
         assert!((1000..1020).contains(&tokens), "{tokens}");
@@ -213,13 +270,29 @@ mod tests {
             let mut body = Fields::new();
             asked.map(|asked| body.insert(name.into(), json!(asked)));
             older.map(|older| body.insert("max_completion_tokens".into(), json!(older)));
-            thought.map(|thought| body.insert("thinking".into(), json!({"budget_tokens": thought})));
-            for (name, most) in limited(path, &body, &limit(default, ceiling)) {
-                match body.get(name).and_then(Value::as_f64) {
-                    Some(asked) => prop_assert!((most as f64) < asked && Some(most) == ceiling),
-                    None => prop_assert_eq!(Some(most), default),
+            thought.map(|thought| body.insert("thinking".into(), json!({"type": "enabled", "budget_tokens": thought})));
+            let least = thought.filter(|_| path == MESSAGES).map_or(0, |thought| thought + 1);
+            let changes = limited(path, &body, &limit(default, ceiling));
+            for (name, most) in &changes {
+                match body.get(*name).and_then(Value::as_f64) {
+                    // Below zero it is no limit.
+                    Some(asked) => prop_assert!(
+                        (asked < 0.0 || (*most as f64) < asked) && Some(*most) == ceiling.map(|most| most.max(least))
+                    ),
+                    None => prop_assert_eq!(Some(*most), default.map(|most| most.max(least))),
                 }
-                prop_assert!(thought.is_none_or(|thought| thought < most));
+                prop_assert!(least <= *most);
+            }
+            // Whatever is named: what goes upstream is within the ceiling, or within what must be for the thoughts.
+            let names: &[&str] = match path {
+                CHAT_PATH => &["max_tokens", "max_completion_tokens"],
+                "/v1/embeddings" => &[],
+                _ => &[name],
+            };
+            for name in names.iter().filter(|name| body.contains_key(**name)) {
+                let changed = changes.iter().find(|(changed, _)| changed == name).map(|(_, most)| *most as f64);
+                let sent = changed.or_else(|| body[*name].as_f64()).expect("a number");
+                prop_assert!(ceiling.is_none_or(|most| (0.0..=most.max(least) as f64).contains(&sent)), "{} {}", name, sent);
             }
             prop_assert_eq!(limited(path, &body, &limit(None, None)), []);
         }

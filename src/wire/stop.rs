@@ -4,12 +4,14 @@
 //! Where anything comes that is not understood, or the provider ends the answer itself, everything goes on as it is.
 
 mod asked;
+mod cut;
 mod end;
 
 use serde_json::Value;
 
 pub use self::asked::StopRule;
 use self::asked::{Asked, is_stream};
+use self::cut::{Cut, Cutter};
 use self::end::Ending;
 use super::request::{Fields, MESSAGES_PATH, field, items, text};
 use super::spend::offers_tools;
@@ -23,6 +25,7 @@ pub(crate) struct StreamWatch {
     ending: Ending,
     /// Bytes of an event that is not whole yet.
     held: Vec<u8>,
+    cutter: Cutter,
     /// Nothing is looked at any more.
     is_over: bool,
 }
@@ -63,19 +66,25 @@ impl StreamWatch {
             MESSAGES_PATH => Api::Messages,
             _ => return None,
         };
-        let is_one = field(request, "n").is_none_or(|n| n.as_u64() == Some(1));
-        let asked = Asked::new(rule, wants_json).filter(|_| is_one && is_stream(request) && !offers_tools(request))?;
-        Some(Self { api, asked, ending: Ending::new(request), held: Vec::new(), is_over: false })
+        let is_watched = is_stream(request) && is_one(api, request) && !offers_tools(request);
+        let asked = Asked::new(rule, wants_json).filter(|_| is_watched)?;
+        let ending = Ending::new(request);
+        Some(Self { api, asked, ending, held: Vec::new(), cutter: Cutter::default(), is_over: false })
     }
 
     /// Takes bytes as they come. After a stop nothing more may be fed.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Passed {
         self.held.extend_from_slice(bytes);
         let mut passed = Vec::new();
-        while !self.is_over
-            && let Some(length) = event_length(&self.held)
-        {
-            let event: Vec<u8> = self.held.drain(..length).collect();
+        while !self.is_over {
+            let event = match self.cutter.next(&self.held) {
+                Cut::Event(event) => self.held[event].to_vec(),
+                Cut::More => break,
+                Cut::Odd => {
+                    self.is_over = true;
+                    break;
+                }
+            };
             match self.end_in(&event) {
                 None => passed.extend_from_slice(&event),
                 // The provider's own end is here already: nothing is saved, and it says more.
@@ -90,15 +99,17 @@ impl StreamWatch {
                 }
             }
         }
+        self.held.drain(..self.cutter.forget());
         if self.is_over || self.held.len() > HELD_BYTES_MAX {
             self.is_over = true;
-            passed.append(&mut self.held);
+            passed.append(&mut self.rest());
         }
         Passed { bytes: passed, is_stopped: false }
     }
 
     /// What was held back, once nothing more comes.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
+        self.cutter = Cutter::default();
         std::mem::take(&mut self.held)
     }
 
@@ -130,11 +141,9 @@ impl StreamWatch {
 
     /// Whether what is held has the provider's end of the answer in it.
     fn ends_itself(&self) -> bool {
-        let mut rest = self.held.as_slice();
-        while let Some(length) = event_length(rest) {
-            let (event, more) = rest.split_at(length);
-            rest = more;
-            let is_end = data(event).is_some_and(|data| match serde_json::from_str(&data) {
+        let mut ahead = self.cutter;
+        while let Cut::Event(event) = ahead.next(&self.held) {
+            let is_end = data(&self.held[event]).is_some_and(|data| match serde_json::from_str(&data) {
                 Ok(object) => matches!(self.api.heard(&object), Heard::Over),
                 Err(_) => true,
             });
@@ -222,17 +231,31 @@ fn heard_in_message(event: &Fields) -> Heard {
     }
 }
 
-/// Bytes of the first event with the empty line that ends it, if it is whole.
-fn event_length(bytes: &[u8]) -> Option<usize> {
-    let mut begin = 0;
-    while let Some(length) = bytes[begin..].iter().position(|byte| *byte == b'\n') {
-        let line = &bytes[begin..begin + length];
-        begin += length + 1;
-        if line.is_empty() || line == b"\r" {
-            return Some(begin);
+/// Whether one answer is asked for, and nothing but it is to be said.
+fn is_one(api: Api, request: &Fields) -> bool {
+    let is_single = field(request, "n").is_none_or(|n| n.as_u64() == Some(1));
+    let is_plain = match api {
+        Api::Chat | Api::Messages => true,
+        Api::Completions => {
+            let is_echoed = field(request, "echo").is_some_and(|echo| *echo != Value::Bool(false));
+            !is_echoed && field(request, "prompt").is_some_and(is_one_prompt)
         }
+    };
+    is_single && is_plain
+}
+
+/// Whether a prompt is one: a text, or tokens; by itself, or alone in a list.
+fn is_one_prompt(prompt: &Value) -> bool {
+    let is_tokens = |value: &Value| value.as_array().is_some_and(|tokens| tokens.iter().all(Value::is_number));
+    match prompt {
+        Value::String(_) => true,
+        Value::Array(prompts) => match prompts.as_slice() {
+            [] => false,
+            [one] if !one.is_number() => one.is_string() || is_tokens(one),
+            _ => is_tokens(prompt),
+        },
+        _ => false,
     }
-    None
 }
 
 /// The data of an event; `None` where it has none.

@@ -3,7 +3,7 @@
 //! A turn is what a user says and everything up to what a user says next: a conversation is cut before a user's words only,
 //! never between a tool's call and its result. What nobody understands is not cut at all.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -51,6 +51,7 @@ pub(crate) fn trimmed(path: &str, fields: &Fields, body: &[u8], turns: Turns) ->
 }
 
 /// A message, as far as it decides where a conversation can be cut.
+#[derive(Debug)]
 struct Message<'a> {
     speaker: Speaker,
     /// Tools that are called in it, by the name of the call.
@@ -63,8 +64,9 @@ struct Message<'a> {
 enum Speaker {
     System,
     User,
-    /// The model, or a tool.
-    Other,
+    Model,
+    /// What was called, here or at the client.
+    Tool,
 }
 
 impl<'a> Message<'a> {
@@ -83,7 +85,8 @@ impl<'a> Message<'a> {
         let speaker = match text(item, "role")? {
             "system" | "developer" => Speaker::System,
             "user" => Speaker::User,
-            "assistant" | "tool" | "function" => Speaker::Other,
+            "assistant" => Speaker::Model,
+            "tool" | "function" => Speaker::Tool,
             _ => return None,
         };
         let calls = items(item, "tool_calls").iter().filter_map(|call| call.get("id")?.as_str());
@@ -100,9 +103,10 @@ impl<'a> Message<'a> {
         };
         let (calls, results) = (of("tool_use", "id"), of("tool_result", "tool_use_id"));
         let speaker = match text(item, "role")? {
-            "user" if blocks.iter().any(|block| kind(block).ends_with("tool_result")) => Speaker::Other,
+            "user" if blocks.iter().any(|block| kind(block).ends_with("tool_result")) => Speaker::Tool,
             "user" => Speaker::User,
-            "assistant" => Speaker::Other,
+            // Results of the provider's own tools are in it, too.
+            "assistant" => Speaker::Model,
             _ => return None,
         };
         Some(Self { speaker, calls, results })
@@ -114,17 +118,17 @@ impl<'a> Message<'a> {
             "message" => match text(item, "role")? {
                 "system" | "developer" => Speaker::System,
                 "user" => Speaker::User,
-                "assistant" => Speaker::Other,
+                "assistant" => Speaker::Model,
                 _ => return None,
             },
-            "reasoning" => Speaker::Other,
+            "reasoning" => Speaker::Model,
             kind if kind.ends_with("_call_output") => {
                 results.push(text(item, "call_id")?);
-                Speaker::Other
+                Speaker::Tool
             }
             kind if kind.ends_with("_call") => {
                 calls.extend(text(item, "call_id").or_else(|| text(item, "id")));
-                Speaker::Other
+                Speaker::Model
             }
             // What it stands for is at the provider.
             _ => return None,
@@ -147,36 +151,45 @@ fn cut(messages: &[Message<'_>], turns: Turns) -> Option<usize> {
     let over = starts.len().checked_sub(turns.max.max(1)).filter(|over| *over > 0)?;
     let dropped = over.next_multiple_of(turns.step.max(1)).min(starts.len() - 1);
     // Rather more is kept than a result without its call.
-    starts[1..=dropped].iter().rev().copied().find(|start| !is_orphaning(messages, *start))
+    let is_orphaning = orphaning(messages);
+    starts[1..=dropped].iter().rev().copied().find(|start| !is_orphaning[*start])
 }
 
 /// Where users begin to speak. Of several messages in a row the first counts, whether or not a system message is between.
 fn starts(messages: &[Message<'_>]) -> Vec<usize> {
     let mut starts = Vec::new();
-    let mut last = Speaker::Other;
+    let mut last = Speaker::Model;
     for (place, message) in messages.iter().enumerate() {
         // What brings a tool's results belongs to the turn of the call, and so does what is said right after it.
-        let is_result = !message.results.is_empty();
-        if message.speaker == Speaker::User && last != Speaker::User {
+        if message.speaker == Speaker::User && !matches!(last, Speaker::User | Speaker::Tool) {
             starts.push(place);
         }
         if message.speaker != Speaker::System {
-            last = if is_result { Speaker::User } else { message.speaker };
+            last = message.speaker;
         }
     }
     starts
 }
 
-/// Whether a result would be kept whose call would not.
-fn is_orphaning(messages: &[Message<'_>], start: usize) -> bool {
-    let (before, after) = messages.split_at(start);
-    let gone: HashSet<&str> = before.iter().flat_map(|message| message.calls.iter().copied()).collect();
-    let mut kept = HashSet::new();
-    after.iter().any(|message| {
-        let is_orphan = message.results.iter().any(|call| gone.contains(call) && !kept.contains(call));
-        kept.extend(message.calls.iter().copied());
-        is_orphan
-    })
+/// For each place, whether a conversation that is cut there keeps a result and not its call: as every place does that is behind the
+/// last call of that name, up to the result.
+fn orphaning(messages: &[Message<'_>]) -> Vec<bool> {
+    let mut called = HashMap::new();
+    // By how many more results than the place before each place parts from their calls.
+    let mut changes = vec![0_isize; messages.len() + 1];
+    for (place, message) in messages.iter().enumerate() {
+        for call in message.results.iter().filter_map(|result| called.get(result)) {
+            changes[call + 1] += 1;
+            changes[place + 1] -= 1;
+        }
+        called.extend(message.calls.iter().map(|call| (*call, place)));
+    }
+    let mut parted = 0;
+    let sum = |change: &isize| {
+        parted += change;
+        parted > 0
+    };
+    changes[..messages.len()].iter().map(sum).collect()
 }
 
 /// The body with those items of a list that are kept, each to the byte.

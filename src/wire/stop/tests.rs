@@ -117,7 +117,7 @@ fn an_older_completion_ends_with_what_it_must_say() {
         )
     };
     let rule = StopRule { json: false, after: vec!["END".into()] };
-    let watch = watch("/v1/completions", json!({}), &rule).expect("watched");
+    let watch = watch("/v1/completions", json!({"prompt": "x"}), &rule).expect("watched");
     let (got, is_stopped) = passed(watch, &[&chunk("the E"), &chunk("ND."), &chunk("more")]);
     assert!(is_stopped);
     assert_eq!(recorded("/v1/completions", &got).expect("whole")["choices"][0]["text"], "the END");
@@ -172,6 +172,17 @@ fn only_streams_of_one_answer_are_watched() {
     check(CHAT, json!({"stream": false}), false);
     check(CHAT, json!({"tools": []}), true);
     check(CHAT, json!({"tools": [{"type": "function"}]}), false);
+    for one in [json!("x"), json!(["x"]), json!([1, 2]), json!([1]), json!([[1, 2]])] {
+        check("/v1/completions", json!({"prompt": one}), true);
+        check("/v1/completions", json!({"prompt": one, "n": 2}), false);
+        check("/v1/completions", json!({"prompt": one, "echo": true}), false);
+        check("/v1/completions", json!({"prompt": one, "echo": "true"}), false);
+        check("/v1/completions", json!({"prompt": one, "echo": false}), true);
+    }
+    for several in [json!(["x", "y"]), json!([[1], [2]]), json!(["x", [1]]), json!([1, [2]]), json!([]), json!(null)] {
+        check("/v1/completions", json!({"prompt": several}), false);
+    }
+    check("/v1/completions", json!({}), false);
     check("/v1/responses", json!({}), false);
     check("/v1/embeddings", json!({}), false);
     assert!(watch(CHAT, json!({}), &StopRule::default()).is_none());
@@ -183,4 +194,28 @@ fn nothing_is_held_back_for_long() {
     assert_eq!(watch.feed(&vec![b'x'; HELD_BYTES_MAX]).bytes.len(), 0);
     assert_eq!(watch.feed(b"yz").bytes.len(), HELD_BYTES_MAX + 2);
     assert_eq!(watch.feed(b"more").bytes, b"more");
+}
+
+/// Lines may end in a way that no provider's do: then nothing is held back, and nothing is looked for.
+#[test]
+fn other_ends_of_lines_go_on_at_once() {
+    let first = said("{").replace('\n', "\r");
+    let mut watch = watch(CHAT, json!({}), &json_rule()).expect("watched");
+    let Passed { bytes, is_stopped } = watch.feed(first.as_bytes());
+    assert_eq!((String::from_utf8_lossy(&bytes).as_ref(), is_stopped), (first.as_str(), false));
+    let more = said("}");
+    assert_eq!(watch.feed(more.as_bytes()), Passed { bytes: more.into_bytes(), is_stopped: false });
+}
+
+/// Neither many events in one piece nor one event in many pieces is looked at more than once.
+#[test]
+fn any_pieces_are_read_once() {
+    let mut many = watch(CHAT, json!({}), &json_rule()).expect("watched");
+    let lines = "\n".repeat(400_000);
+    assert_eq!(many.feed(lines.as_bytes()), Passed { bytes: lines.into_bytes(), is_stopped: false });
+    let mut long = watch(CHAT, json!({}), &json_rule()).expect("watched");
+    for _ in 0..400_000 {
+        assert_eq!(long.feed(b":").bytes, b"");
+    }
+    assert_eq!(long.feed(b"\n\n").bytes.len(), 400_002);
 }

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -124,6 +126,42 @@ fn a_call_is_kept_with_its_result() {
     assert_eq!(kept[0], user(1));
 }
 
+/// Results of the provider's own tools are in the model's message, or in the one in which it goes on.
+#[test]
+fn a_provider_s_own_tools_are_the_models() {
+    let user = |n: u8| json!({"role": "user", "content": n});
+    let answer = |content: Value| json!({"role": "assistant", "content": content});
+    let own = |name: &str, kind: &str| {
+        let call = json!({"type": format!("{name}_tool_use"), "id": "t1"});
+        (call, json!({"type": format!("{kind}_tool_result"), "tool_use_id": "t1", "content": []}))
+    };
+    for (call, result) in [own("server", "web_search"), own("mcp", "mcp")] {
+        let said = json!({"type": "text", "text": "y"});
+        for before in
+            [vec![answer(json!([call, result, said]))], vec![answer(json!([call])), answer(json!([result, said]))]]
+        {
+            let messages: Vec<Value> =
+                [vec![user(0)], before, vec![user(1), answer(json!("z")), user(2)]].into_iter().flatten().collect();
+            let kept = |max: usize| kept(MESSAGES_PATH, &json!(messages), turns(max));
+            assert_eq!(kept(3), None, "{messages:?}");
+            assert_eq!(kept(2), Some(json!([user(1), answer(json!("z")), user(2)])), "{messages:?}");
+            assert_eq!(kept(1), Some(json!([user(2)])), "{messages:?}");
+        }
+    }
+}
+
+/// A call whose result comes last keeps all of it, however many turns are between.
+#[test]
+fn long_conversations_are_read_once() {
+    let user = json!({"role": "user"});
+    let mut messages = vec![user.clone(), json!({"role": "assistant", "tool_calls": [{"id": "x"}]})];
+    for _ in 0..20_000 {
+        messages.extend([user.clone(), json!({"role": "assistant"})]);
+    }
+    messages.push(json!({"role": "tool", "tool_call_id": "x"}));
+    assert_eq!(kept(CHAT_PATH, &Value::Array(messages), turns(1)), None);
+}
+
 /// One turn of a conversation that a provider takes.
 #[derive(Debug, Clone)]
 struct Spoken {
@@ -196,7 +234,32 @@ fn objection(path: &str, messages: &[Value]) -> Option<String> {
     None
 }
 
+/// Whether a result would be kept whose call would not, read off the conversation as it would be cut.
+fn is_orphaning(messages: &[Message<'_>], start: usize) -> bool {
+    let (before, after) = messages.split_at(start);
+    let gone: HashSet<&str> = before.iter().flat_map(|message| message.calls.iter().copied()).collect();
+    let mut kept = HashSet::new();
+    after.iter().any(|message| {
+        let is_orphan = message.results.iter().any(|call| gone.contains(call) && !kept.contains(call));
+        kept.extend(message.calls.iter().copied());
+        is_orphan
+    })
+}
+
+/// Messages with any calls and results, in any order.
+fn any_messages() -> impl Strategy<Value = Vec<Message<'static>>> {
+    let names = || prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "d"]), 0..3);
+    let message = (names(), names()).prop_map(|(calls, results)| Message { speaker: Speaker::Model, calls, results });
+    prop::collection::vec(message, 0..12)
+}
+
 proptest! {
+    #[test]
+    fn what_parts_results_from_calls_is_found_in_one_pass(messages in any_messages()) {
+        let expected: Vec<bool> = (0..messages.len()).map(|start| is_orphaning(&messages, start)).collect();
+        prop_assert_eq!(orphaning(&messages), expected);
+    }
+
     #[test]
     fn trimming_never_leaves_an_invalid_conversation(
         spoken in spoken(), max in 0_usize..6, step in 0_usize..4, path in 0_usize..3,

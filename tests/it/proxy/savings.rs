@@ -65,6 +65,12 @@ async fn answers_get_a_limit() {
         assert_eq!(answer.header(SAVED), says, "{path} {tail}");
     }
     assert_eq!(count(&setup, "max_tokens").await, 4);
+    // A server may decode what is escaped in a path: the rules do, too.
+    let escaped = "/v1/chat/%63ompletions";
+    let answer = setup.client.post_bytes(escaped, format!("{open}\",\"max_tokens\": 501}}")).await.check(200);
+    let call = setup.upstream.last();
+    assert_eq!((text(&call), call.target.as_str()), (format!("{open}\",\"max_tokens\": 500}}"), escaped));
+    assert_eq!((answer.header(SAVED), count(&setup, "max_tokens").await), ("max_tokens=500", 5));
     // Another model's requests go as they came.
     let other = setup.client.chat(&json!({"model": "other", "messages": ask("Hi")["messages"]})).await.check(200);
     assert_eq!((other.header(SAVED), setup.upstream.last().json().get("max_completion_tokens")), ("", None));
