@@ -73,7 +73,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            deviations: 1.0,
+            deviations: 1.3,
             horizon: 0.25,
             horizon_min: 500.0,
             explore: 0.05,

@@ -10,7 +10,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use crate::support::{Answer, Home, Server};
+use crate::support::{Answer, Home, Server, until};
 
 const INSERT: &str = "/nearhit.v1.CacheService/Insert";
 
@@ -133,7 +133,9 @@ async fn a_stream_ends_with_its_key() {
     let headers = [("x-nearhit-key", key.as_str())];
     let streamed = caller.call(Method::POST, INSERT_BATCH, &headers, Body::from_stream(endless));
     let revoked = async {
-        server.client(&other).wait_for_entries(1).await;
+        let other = server.client(&other);
+        let stored = async || other.stats("default").await["entries"].as_u64().filter(|count| *count > 0);
+        until("something is stored", stored).await;
         home.revoke(&key);
     };
     let ((_, trailers), ()) = tokio::join!(streamed, revoked);
