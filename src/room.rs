@@ -143,6 +143,7 @@ pub(crate) struct Begun<B> {
     rest: Pin<Box<B>>,
 }
 
+#[cfg(feature = "server")]
 impl<B> Begun<B>
 where
     B: http_body::Body<Data = Bytes>,
