@@ -20,7 +20,7 @@ use toml::{Table, Value};
 pub use self::access::AccessConfig;
 pub use self::change::Written;
 pub use self::embed::{EmbedConfig, EmbedModel};
-use self::reader::{Reader, leaves, number, whole};
+use self::reader::{Reader, broken, leaves, number, whole};
 use crate::cache::CacheSettings;
 use crate::decision::budget::Budget;
 use crate::decision::{CacheName, ContextRule, Judge, Perishable, Policy, Role, Similarity};
@@ -97,7 +97,7 @@ impl Config {
         overrides: &[Override],
         default_data_dir: PathBuf,
     ) -> Result<Self, ConfigErrors> {
-        let table: Table = text.parse().map_err(|error| ConfigErrors(vec![format!("{file}: {error}")]))?;
+        let table: Table = text.parse().map_err(|error| broken(file, text, &error))?;
         let mut reader = Reader { table, file, origins: HashMap::new(), problems: Vec::new(), has_judge_model: false };
         for over in overrides {
             reader.overrule(over);

@@ -41,7 +41,7 @@ use crate::wire::compat;
 use crate::wire::controls::{Controls, header};
 use crate::wire::json;
 use crate::wire::problem::Problem;
-use crate::wire::request::{ANSWER_HEADERS, OWN_FIELDS, ProviderRequest, Surroundings, is_cacheable};
+use crate::wire::request::{ANSWER_HEADERS, GATEWAY_HEADERS, OWN_FIELDS, ProviderRequest, Surroundings, is_cacheable};
 
 /// Wraps a service that answers provider requests with the cache.
 #[derive(Clone)]
@@ -564,7 +564,11 @@ pub(crate) fn answer_headers(headers: &HeaderMap) -> Attributes {
             headers.get_all(name).iter().map(|value| value.as_bytes().escape_ascii().to_string()).collect();
         (!values.is_empty()).then(|| (name.to_owned(), values.join(", ")))
     };
-    ANSWER_HEADERS.iter().filter_map(|name| value(name)).collect()
+    // Keys may stand in these, and what an entry depends on is stored with it.
+    let hashed =
+        |name: &str| value(name).map(|(name, value)| (name, blake3::hash(value.as_bytes()).to_hex().to_string()));
+    let plain = ANSWER_HEADERS.iter().filter_map(|name| value(name));
+    plain.chain(GATEWAY_HEADERS.iter().filter_map(|name| hashed(name))).collect()
 }
 
 /// A request whose answer can be recorded: a compressed one could not.

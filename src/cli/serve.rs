@@ -29,6 +29,8 @@ use crate::upstream::Upstream;
 
 pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let (config, written) = args.read()?;
+    // From here on SIGHUP no longer ends the process.
+    let hangups = hangups();
     let (reloads, asked) = Reloads::new();
     let Opened { app, metrics, secrets } = open(&config, reloads).await?;
     let app = Arc::new(app);
@@ -46,7 +48,7 @@ pub(super) async fn run(args: &ServeArgs) -> Result<(), Failure> {
     let serving = config.serve.clone();
     let in_force = InForce { config: config.clone(), written, secrets };
     let reloader = Reloader { args: args.clone(), app: Arc::clone(&app), in_force, metrics };
-    let reloading = tokio::spawn(reloader.run(asked, hangups()));
+    let reloading = tokio::spawn(reloader.run(asked, hangups));
     let served = serve(app, &serving, started, stop_signal()).await;
     reloading.abort();
     if let Some(saving) = saving {

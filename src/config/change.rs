@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use toml::Table;
 
-use super::{AccessConfig, Config, ConfigErrors, EmbedConfig, EmbedModel, Override, Reader, leaves};
+use super::{AccessConfig, Config, ConfigErrors, EmbedConfig, EmbedModel, Override, Reader, broken, leaves};
 use crate::cache::CacheSettings;
 use crate::decision::CacheName;
 use crate::server::ServeSettings;
@@ -19,7 +19,7 @@ impl Written {
     /// # Errors
     /// `text` is not TOML.
     pub fn parse(file: &str, text: &str, overrides: &[Override]) -> Result<Self, ConfigErrors> {
-        let table: Table = text.parse().map_err(|error| ConfigErrors(vec![format!("{file}: {error}")]))?;
+        let table: Table = text.parse().map_err(|error| broken(file, text, &error))?;
         let mut reader = Reader { table, file, origins: HashMap::new(), problems: Vec::new(), has_judge_model: false };
         overrides.iter().for_each(|over| reader.overrule(over));
         let mut written = BTreeMap::new();

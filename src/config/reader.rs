@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Uri;
 use toml::{Table, Value};
 
-use super::Override;
+use super::{ConfigErrors, Override};
 use crate::store::Limit;
 use crate::wire::controls;
 
@@ -149,9 +149,22 @@ impl Reader<'_> {
         let mut unknown = BTreeMap::new();
         leaves("", &self.table, &mut unknown);
         for (key, value) in unknown {
-            self.problem(&key, &format!("is not a known key (its value is {value})"));
+            // Whoever reads the problem need not be who may read the file.
+            let is_secret = SECRET_WORDS.iter().any(|word| key.to_ascii_lowercase().contains(word));
+            let shown = if is_secret { "not shown" } else { &value };
+            self.problem(&key, &format!("is not a known key (its value is {shown})"));
         }
     }
+}
+
+/// In names of keys whose values are nobody's business.
+const SECRET_WORDS: [&str; 4] = ["key", "secret", "token", "password"];
+
+/// What is wrong with a file that is no TOML, and where; not what stands there.
+pub(super) fn broken(file: &str, text: &str, error: &toml::de::Error) -> ConfigErrors {
+    let line = error.span().and_then(|span| Some(text.get(..span.start)?.matches('\n').count() + 1));
+    let place = line.map_or_else(String::new, |line| format!(" at line {line}"));
+    ConfigErrors(vec![format!("{file}: TOML parse error{place}: {}", error.message())])
 }
 
 /// The values of a table and of those in it, by their keys.

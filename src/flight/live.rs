@@ -122,7 +122,9 @@ impl Answer {
                     came = data.len();
                     self.bytes += came;
                     self.held += came;
-                    self.pieces.push_back(data);
+                    // A small piece may be a slice of a large buffer, which would be held with it.
+                    let is_small = data.len() < SMALL;
+                    self.pieces.push_back(if is_small { Bytes::copy_from_slice(&data) } else { data });
                 }
                 if is_over {
                     self.rest = None;
@@ -331,4 +333,7 @@ impl Wake for Waiting {
 }
 
 /// As long as others wait for a reader that reads nothing: longer than networks stutter, shorter than clients wait.
-pub(super) const STALL_TIME_MAX: Duration = Duration::from_secs(30);
+pub(super) const STALL_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Bytes of a piece that is copied rather than kept with the buffer that it came in.
+const SMALL: usize = 4 << 10;

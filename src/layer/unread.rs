@@ -8,7 +8,7 @@ use super::{Gate, owner_of};
 use crate::body::{Body, BoxError, Holding, check_media, problem_response};
 use crate::decision::{Outcome, Reason};
 use crate::room::{Begun, Reading, Share, Taken, take};
-use crate::stamp::{not_cached, strip_own_headers};
+use crate::stamp::not_cached;
 use crate::wire::controls::Controls;
 use crate::wire::problem::Problem;
 
@@ -35,7 +35,7 @@ impl Gate {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let controls = match Controls::read(&parts.headers, None, None) {
+        let controls = match Controls::read_with(&self.settings.compats, &parts.headers, None, None) {
             Ok(controls) => controls,
             Err(error) => return Ok(problem_response(&Problem::from(error))),
         };
@@ -44,7 +44,7 @@ impl Gate {
             self.cache.metrics().bypass(Reason::Overloaded);
             return Ok(not_cached(Outcome::Bypass, Reason::Overloaded));
         }
-        strip_own_headers(&mut parts.headers);
+        self.strip(&mut parts.headers);
         self.pass(inner, Request::from_parts(parts, Body::new(begun)), Reason::Overloaded).await
     }
 }

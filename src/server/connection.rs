@@ -60,7 +60,7 @@ pub(super) async fn serve(
             tracing::debug!(%error, "could not set TCP_NODELAY");
         }
         let (routes, sitting, flushes) = (routes.clone(), Arc::clone(&seat), Flushes::default());
-        let stream = Outflow::new(TokioIo::new(stream), flushes.clone());
+        let stream = Outflow::new(TokioIo::new(stream), flushes.clone(), Arc::clone(&seat));
         let calls = service_fn(move |request| call(&routes, request, (peer, &flushes), &sitting));
         let connection = builder.serve_connection(stream, calls).into_owned();
         open.spawn(attend(connection, seat, idle, stopping.clone()));
@@ -98,32 +98,36 @@ where
         }
     };
     let mut connection = pin!(connection);
-    let grace = tokio::select! {
+    let pause = tokio::select! {
         biased;
         done = connection.as_mut() => return ended(done),
         () = stopping.cancelled() => GRACE,
         () = seat.needed() => Duration::ZERO,
         () = seat.idle_for(idle) => GRACE,
+        () = seat.stuck_for(idle) => return,
     };
     connection.as_mut().graceful_shutdown();
     let over = async {
-        tokio::time::sleep(grace).await;
-        seat.idle_for(grace).await;
+        tokio::time::sleep(pause).await;
+        // What was answered last may still be on its way.
+        seat.idle_for(GRACE).await;
     };
     tokio::select! {
         biased;
         done = connection.as_mut() => ended(done),
         // It never said what it wants.
         () = over => {}
+        () = seat.stuck_for(idle) => {}
     }
 }
 
 /// For the rest of a head, at the end.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Between two questions whether an HTTP/2 client is still there, and longest wait for its answer.
+/// Between two questions whether an HTTP/2 client is still there, and longest wait for its answer: some clients answer only while
+/// they read.
 const PING_PAUSE: Duration = Duration::from_secs(60);
-const PING_TIME: Duration = Duration::from_secs(20);
+const PING_TIME: Duration = Duration::from_secs(120);
 
 /// Largest head of a request.
 const HEAD_BYTES_MAX: usize = 64 << 10;

@@ -2,21 +2,32 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
+use super::seats::Seat;
 use crate::body::Flushes;
 
 /// The connection. Whoever writes to it flushes it only when nothing is left to be written.
 pub(super) struct Outflow<S> {
     stream: S,
     flushes: Flushes,
+    seat: Arc<Seat>,
 }
 
 impl<S> Outflow<S> {
-    pub(super) fn new(stream: S, flushes: Flushes) -> Self {
-        Self { stream, flushes }
+    pub(super) fn new(stream: S, flushes: Flushes, seat: Arc<Seat>) -> Self {
+        Self { stream, flushes, seat }
+    }
+
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(_) => self.seat.sent(),
+            Poll::Pending => self.seat.blocked(),
+        }
+        written
     }
 }
 
@@ -28,7 +39,8 @@ impl<S: Read + Unpin> Read for Outflow<S> {
 
 impl<S: Write + Unpin> Write for Outflow<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -50,7 +62,8 @@ impl<S: Write + Unpin> Write for Outflow<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(written)
     }
 }
 
@@ -69,6 +82,7 @@ mod tests {
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+    use super::super::seats::Seats;
     use super::*;
     use crate::body::{Body, BoxError};
 
@@ -83,7 +97,8 @@ mod tests {
             let body = Body::new(StreamBody::new(stream::iter(frames))).late(told.clone());
             async move { Ok::<_, Infallible>(Response::new(body)) }
         };
-        let connection = Outflow::new(TokioIo::new(server), flushes);
+        let seat = Seats::new(1).take().await;
+        let connection = Outflow::new(TokioIo::new(server), flushes, Arc::new(seat));
         let serving = tokio::spawn(http1::Builder::new().serve_connection(connection, service_fn(answer)));
         client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("a server");
         let mut read = Vec::new();

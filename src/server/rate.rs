@@ -32,7 +32,9 @@ impl Spent {
     /// # Errors
     /// It is one too many; how long until it is not.
     pub(super) fn and_one(self, rate: Rate, now: Duration) -> Result<Self, Duration> {
-        let earned_again = self.0.max(now).saturating_add(rate.interval);
+        // Under a lower rate it may have spent more than this one lends at all.
+        let spent = self.0.min(now.saturating_add(rate.credit));
+        let earned_again = spent.max(now).saturating_add(rate.interval);
         match earned_again.checked_sub(now.saturating_add(rate.credit)) {
             Some(wait) if !wait.is_zero() => Err(wait),
             _ => Ok(Self(earned_again)),
@@ -84,6 +86,17 @@ mod tests {
             }
         }
         admitted
+    }
+
+    #[test]
+    fn nobody_pays_a_higher_rate_with_what_a_lower_one_lent() {
+        let slow = Rate::new(1.0, 3600).expect("a rate");
+        let fast = Rate::new(100.0, 100).expect("a rate");
+        let now = Duration::from_secs(5);
+        let spent = (0..3600).try_fold(Spent::default(), |spent, _| spent.and_one(slow, now)).expect("the burst");
+        assert_eq!(spent.and_one(slow, now), Err(Duration::from_secs(1)));
+        assert_eq!(spent.and_one(fast, now), Err(Duration::from_millis(10)));
+        assert!(spent.and_one(fast, now + Duration::from_millis(10)).is_ok());
     }
 
     proptest! {

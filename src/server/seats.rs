@@ -38,9 +38,18 @@ struct Place {
 struct State {
     /// Calls whose answers are not at their end.
     calls: usize,
-    /// When the last call ended, or the connection was opened.
+    /// When the last call ended, something was last sent, or the connection was opened.
     idle_since: Instant,
+    /// Since when there is something to send that the client does not take.
+    blocked_since: Option<Instant>,
     is_leaving: bool,
+}
+
+impl State {
+    /// All calls are answered, and all that was answered is sent.
+    fn is_idle(&self) -> bool {
+        self.calls == 0 && self.blocked_since.is_none()
+    }
 }
 
 /// A connection's place, until it is dropped.
@@ -83,12 +92,19 @@ impl Seats {
             taken.send_one_away();
             return None;
         }
-        let state = State { calls: 0, idle_since: Instant::now(), is_leaving: false };
+        let state = State { calls: 0, idle_since: Instant::now(), blocked_since: None, is_leaving: false };
         let place = Arc::new(Place { state: Mutex::new(state), leave: Notify::new() });
         let number = taken.next;
         taken.next += 1;
         taken.places.insert(number, Arc::clone(&place));
         Some(Seat { seats: Arc::clone(self), number, place })
+    }
+
+    /// Whoever waits for a place looks again.
+    fn say_idle(&self, is_idle: bool) {
+        if is_idle && self.is_full.load(Ordering::SeqCst) {
+            self.freed.notify_waiters();
+        }
     }
 }
 
@@ -97,7 +113,7 @@ impl Taken {
     fn send_one_away(&self) {
         let states = self.places.values().map(|place| (place, *place.state.lock()));
         let mut idle: Option<(&Arc<Place>, State)> = None;
-        for (place, state) in states.filter(|(_, state)| state.calls == 0) {
+        for (place, state) in states.filter(|(_, state)| state.is_idle()) {
             if state.is_leaving {
                 return;
             }
@@ -123,7 +139,7 @@ impl Seat {
         loop {
             self.place.leave.notified().await;
             let mut state = self.place.state.lock();
-            if state.calls == 0 {
+            if state.is_idle() {
                 return;
             }
             // It was faster; somebody else will go.
@@ -133,16 +149,43 @@ impl Seat {
         }
     }
 
-    /// Done when no call was under way for so long.
+    /// Done when no call was under way for so long, and nothing was to be sent.
     pub(super) async fn idle_for(&self, limit: Duration) {
         loop {
-            let State { calls, idle_since, .. } = *self.place.state.lock();
+            let state = *self.place.state.lock();
             let now = Instant::now();
-            if calls == 0 && idle_since + limit <= now {
+            if state.is_idle() && state.idle_since + limit <= now {
                 return;
             }
-            sleep_until(if calls == 0 { idle_since } else { now } + limit).await;
+            sleep_until(if state.is_idle() { state.idle_since } else { now } + limit).await;
         }
+    }
+
+    /// Done when the client has taken nothing for so long of what there is to send.
+    pub(super) async fn stuck_for(&self, limit: Duration) {
+        loop {
+            let State { blocked_since, .. } = *self.place.state.lock();
+            let now = Instant::now();
+            if blocked_since.is_some_and(|since| since + limit <= now) {
+                return;
+            }
+            sleep_until(blocked_since.unwrap_or(now) + limit).await;
+        }
+    }
+
+    /// Something was sent.
+    pub(super) fn sent(&self) {
+        let mut state = self.place.state.lock();
+        state.idle_since = Instant::now();
+        state.blocked_since = None;
+        let is_idle = state.is_idle();
+        drop(state);
+        self.seats.say_idle(is_idle);
+    }
+
+    /// The client takes nothing for now.
+    pub(super) fn blocked(&self) {
+        self.place.state.lock().blocked_since.get_or_insert_with(Instant::now);
     }
 }
 
@@ -158,12 +201,9 @@ impl Drop for Busy {
         let mut state = self.place.state.lock();
         state.calls -= 1;
         state.idle_since = Instant::now();
-        let is_idle = state.calls == 0;
+        let is_idle = state.is_idle();
         drop(state);
-        if is_idle && self.seats.is_full.load(Ordering::SeqCst) {
-            // Whoever waits for a place looks again.
-            self.seats.freed.notify_waiters();
-        }
+        self.seats.say_idle(is_idle);
     }
 }
 
@@ -198,6 +238,25 @@ mod tests {
         drop((more, long_call));
         drop(busy);
         assert!(take().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_nothing_is_not_idle_and_has_to_go_all_the_same() {
+        let seats = Seats::new(1);
+        let seat = seats.take().await;
+        let minute = Duration::from_secs(60);
+        drop(seat.begin());
+        seat.blocked();
+        assert!(tokio::time::timeout(minute / 2, seat.stuck_for(minute)).await.is_err());
+        assert!(seat.idle_for(minute).now_or_never().is_none() && seats.take().now_or_never().is_none());
+        assert!(seat.needed().now_or_never().is_none(), "its answer is still on its way");
+        seat.sent();
+        assert!(tokio::time::timeout(10 * minute, seat.stuck_for(minute)).await.is_err(), "it took all");
+        seat.idle_for(minute).await;
+        seat.blocked();
+        let blocked = Instant::now();
+        seat.stuck_for(minute).await;
+        assert!(blocked.elapsed() >= minute, "{:?}", blocked.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

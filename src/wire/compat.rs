@@ -206,8 +206,11 @@ fn whole_seconds(value: &str) -> Option<Duration> {
     seconds(Some(value.parse::<u64>().ok()? as f64))
 }
 
-/// As Go writes durations: `90s`, `1h30m`, `1.5h`.
+/// As Go writes durations: `90s`, `1h30m`, `1.5h`; or seconds.
 fn duration(value: &str) -> Option<Duration> {
+    if let Some(seconds) = whole_seconds(value) {
+        return Some(seconds);
+    }
     let (mut rest, mut total_s) = (value, 0.0);
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
@@ -278,6 +281,7 @@ mod tests {
             c.attributes = [("x-bf-cache-key".into(), "session-1".into())].into();
         });
         check(Bifrost, &[("x-bf-cache-ttl", "1h30m")], |c| c.ttl_most = Some(Duration::from_secs(5400)));
+        check(Bifrost, &[("x-bf-cache-ttl", "3600")], |c| c.ttl_most = Some(Duration::from_secs(3600)));
         check(Bifrost, &[("x-bf-cache-ttl", "1.5s")], |c| c.ttl_most = Some(Duration::from_millis(1500)));
         check(Bifrost, &[("x-bf-cache-threshold", "0.9")], |c| c.terms.threshold = Some(Similarity::new(0.9)));
         check(Bifrost, &[("x-bf-cache-type", "direct")], |c| c.exact_only = true);
@@ -310,7 +314,7 @@ mod tests {
         check(Compat::Portkey, "x-portkey-config", &configs);
         check(Compat::Helicone, "helicone-cache-enabled", &["on"]);
         check(Compat::Helicone, "helicone-cache-bucket-max-size", &["0", "21", "x"]);
-        check(Compat::Bifrost, "x-bf-cache-ttl", &["30", "s", "", "-1s", "1d", "0s", "1..5s", "200000h"]);
+        check(Compat::Bifrost, "x-bf-cache-ttl", &["0", "s", "", "-1s", "1d", "0s", "1..5s", "200000h"]);
         check(Compat::Bifrost, "x-bf-cache-threshold", &["1.1", "NaN", "x"]);
         check(Compat::Bifrost, "x-bf-cache-type", &["exact"]);
         check(Compat::Bifrost, "x-bf-cache-no-store", &["maybe"]);

@@ -299,6 +299,16 @@ pub(crate) const MESSAGES_PATH: &str = "/v1/messages";
 pub const ANSWER_HEADERS: &[&str] =
     &["anthropic-beta", "anthropic-version", "openai-beta", "openai-organization", "openai-project"];
 
+/// Headers by which other gateways choose who answers, where one of them is the upstream.
+pub(crate) const GATEWAY_HEADERS: &[&str] = &[
+    "helicone-model-override",
+    "helicone-target-url",
+    "x-portkey-config",
+    "x-portkey-custom-host",
+    "x-portkey-provider",
+    "x-portkey-virtual-key",
+];
+
 /// Fields for nearhit; the provider never sees them.
 pub const OWN_FIELDS: &[&str] = &["cache", "nearhit"];
 
@@ -339,7 +349,7 @@ pub(crate) fn items<'a>(fields: &'a Fields, name: &str) -> &'a [Value] {
 
 /// Whether a number in it may have lost digits on its way into a double: two different ones would then be equal here,
 /// and another to the provider. Smaller numbers with a fraction are doubles for everybody.
-fn has_lossy_number(value: &Value) -> bool {
+pub(crate) fn has_lossy_number(value: &Value) -> bool {
     match value {
         Value::Number(number) => number.is_f64() && number.as_f64().is_none_or(|n| n.abs() >= EXACT_BELOW),
         Value::Array(items) => items.iter().any(has_lossy_number),

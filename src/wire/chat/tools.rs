@@ -39,11 +39,14 @@ pub(super) fn calls_are_whole(message: &Fields) -> bool {
     !calls.is_empty() && calls.iter().all(is_whole) && field(message, "function_call").is_none()
 }
 
-/// Takes pieces of calls into those so far: those with one `index` are one call.
+/// Takes pieces of calls into those so far: those with one `index` are one call, unless their ids say that they are two.
 pub(super) fn grow(calls: &mut Vec<Value>, pieces: Vec<Value>) {
     for piece in pieces {
         let place = piece.get("index").cloned();
-        let begun = place.and_then(|place| calls.iter_mut().find(|call| call.get("index") == Some(&place)));
+        let id = |call: &Value| call.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let is_one = |call: &Value| [id(call), id(&piece)].iter().any(String::is_empty) || id(call) == id(&piece);
+        let begun =
+            calls.iter_mut().rfind(|call| place.is_some() && call.get("index") == place.as_ref() && is_one(call));
         match (begun, piece) {
             (Some(Value::Object(call)), Value::Object(more)) => {
                 for (name, value) in more {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{ELSEWHERE, KEPT, is, refuse_block, system};
 use crate::decision::{Reason, Surface};
-use crate::wire::request::{Fields, Question, field, filled, items, parameters};
+use crate::wire::request::{Fields, Question, field, filled, has_lossy_number, items, parameters};
 
 /// A request with tools in it depends on every message to the byte: ids of uses and what tools said included.
 pub(super) fn asked(body: &Fields) -> Result<Question, Reason> {
@@ -35,7 +35,9 @@ pub(super) fn asked(body: &Fields) -> Result<Question, Reason> {
 pub(super) fn uses_are_whole(blocks: &[Value]) -> bool {
     let is_use = |block: &Value| {
         let has = |name: &str| block.get(name).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-        is(block, USE) && has("id") && has("name") && block.get("input").is_some_and(Value::is_object)
+        // A number that a double does not hold would be another one in the replay.
+        let is_kept = |input: &Value| input.is_object() && !has_lossy_number(input);
+        is(block, USE) && has("id") && has("name") && block.get("input").is_some_and(is_kept)
     };
     let is_said = |block: &Value| KEPT.iter().any(|kind| is(block, kind));
     blocks.iter().any(is_use) && blocks.iter().all(|block| is_said(block) || is_use(block))
