@@ -65,9 +65,15 @@ impl Traffic {
         Self { allowed: RwLock::new(limits.into()), started: Instant::now(), tenants: Arc::default() }
     }
 
-    /// Other limits for requests to come. What was spent stays spent.
+    /// Other limits for requests to come. What was spent stays spent, but for what the new ones would not even have lent.
     pub(super) fn limit(&self, limits: TenantLimits) {
         *self.allowed.write() = limits.into();
+        let now = self.started.elapsed();
+        for (tenant, load) in &mut *self.tenants.lock() {
+            if let Some(rate) = self.limit_of(tenant).rate {
+                load.spent = load.spent.at_most(rate, now);
+            }
+        }
     }
 
     fn limit_of(&self, tenant: &Tenant) -> TenantLimit {

@@ -32,13 +32,16 @@ impl Spent {
     /// # Errors
     /// It is one too many; how long until it is not.
     pub(super) fn and_one(self, rate: Rate, now: Duration) -> Result<Self, Duration> {
-        // Under a lower rate it may have spent more than this one lends at all.
-        let spent = self.0.min(now.saturating_add(rate.credit));
-        let earned_again = spent.max(now).saturating_add(rate.interval);
+        let earned_again = self.0.max(now).saturating_add(rate.interval);
         match earned_again.checked_sub(now.saturating_add(rate.credit)) {
             Some(wait) if !wait.is_zero() => Err(wait),
             _ => Ok(Self(earned_again)),
         }
+    }
+
+    /// No more than this rate lends at all: under another one it may have been more.
+    pub(super) fn at_most(self, rate: Rate, now: Duration) -> Self {
+        Self(self.0.min(now.saturating_add(rate.credit)))
     }
 
     pub(super) fn is_over(self, now: Duration) -> bool {
@@ -95,6 +98,8 @@ mod tests {
         let now = Duration::from_secs(5);
         let spent = (0..3600).try_fold(Spent::default(), |spent, _| spent.and_one(slow, now)).expect("the burst");
         assert_eq!(spent.and_one(slow, now), Err(Duration::from_secs(1)));
+        assert_eq!(spent.at_most(slow, now), spent);
+        let spent = spent.at_most(fast, now);
         assert_eq!(spent.and_one(fast, now), Err(Duration::from_millis(10)));
         assert!(spent.and_one(fast, now + Duration::from_millis(10)).is_ok());
     }
