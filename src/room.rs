@@ -64,10 +64,10 @@ impl Drop for Share {
 
 /// How much of a body is read, and how long that may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reading {
-    pub(crate) bytes_max: usize,
+pub struct Reading {
+    pub bytes_max: usize,
     /// Longest wait for the next bytes.
-    pub(crate) pause_max: Duration,
+    pub pause_max: Duration,
 }
 
 /// A body that was read.

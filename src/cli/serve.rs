@@ -128,7 +128,7 @@ async fn open(config: &Config, reloads: Reloads) -> Result<Opened, Failure> {
         .map_err(|error| Failure::os(format!("TLS: {error}")))?;
     let tasks = TaskTracker::new();
     let layer = layer_settings(config, &upstream, Arc::new(Room::new(config.serve.bodies_bytes_max)));
-    let savings = Savings::new(config.savings.clone(), &layer, &mut registry);
+    let savings = Savings::new(config.savings.clone(), layer.reading(), Arc::clone(&layer.bodies), &mut registry);
     let live = LiveSettings { layer, upstream, savings, judge, api_patience: config.embed.api_patience };
     let app = App {
         live: RwLock::new(Arc::new(Live::new(Arc::clone(&cache), tasks.clone(), live))),

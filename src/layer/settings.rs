@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::replay::Pace;
-use crate::room::Room;
+use crate::room::{Reading, Room};
 use crate::route::{OneUpstream, Resolve};
 use crate::wire::answer::Figures;
 use crate::wire::compat::Compats;
@@ -38,6 +38,13 @@ pub struct LayerSettings {
     pub figures: Figures,
     /// Whether answers to requests with tools in them are kept, calls of tools too; only an equal request is served.
     pub tool_calls: bool,
+}
+
+impl LayerSettings {
+    /// How large a request body may be, and how slow.
+    pub fn reading(&self) -> Reading {
+        Reading { bytes_max: self.body_bytes_max, pause_max: self.body_patience }
+    }
 }
 
 impl Default for LayerSettings {

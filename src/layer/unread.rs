@@ -7,7 +7,7 @@ use tower_service::Service;
 use super::{Gate, owner_of};
 use crate::body::{Body, BoxError, Holding, check_media, problem_response};
 use crate::decision::{Outcome, Reason};
-use crate::room::{Begun, Reading, Share, Taken, take};
+use crate::room::{Begun, Share, Taken, take};
 use crate::stamp::not_cached;
 use crate::wire::controls::Controls;
 use crate::wire::problem::Problem;
@@ -19,8 +19,7 @@ impl Gate {
         B::Error: Into<BoxError>,
     {
         check_media(headers)?;
-        let reading = Reading { bytes_max: self.settings.body_bytes_max, pause_max: self.settings.body_patience };
-        take(body, reading, share).await
+        take(body, self.settings.reading(), share).await
     }
 
     /// Sends on what there is no room for; it is not looked up, and so need not be held.

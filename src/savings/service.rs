@@ -20,7 +20,6 @@ use super::stopping::Stopping;
 use super::{Kind, Saved};
 use crate::body::{Body, BoxError, check_media, problem_response, shaped};
 use crate::decision::{Outcome, Tier};
-use crate::layer::LayerSettings;
 use crate::metrics::{Registry, SavingsMetrics};
 use crate::room::{Reading, Room, Taken, take};
 use crate::wire::controls::header;
@@ -42,11 +41,9 @@ pub(super) struct Shared {
 }
 
 impl Savings {
-    /// `layer` says how large a body may be, and how slow.
-    pub fn new(rules: SavingsRules, layer: &LayerSettings, registry: &mut Registry) -> Self {
+    /// `reading` says how large a body may be, and how slow; all of them have room in `bodies`.
+    pub fn new(rules: SavingsRules, reading: Reading, bodies: Arc<Room>, registry: &mut Registry) -> Self {
         let metrics = SavingsMetrics::register(registry);
-        let reading = Reading { bytes_max: layer.body_bytes_max, pause_max: layer.body_patience };
-        let bodies = Arc::clone(&layer.bodies);
         Self { shared: Arc::new(Shared { rules, reading, bodies, metrics, sightings: Arc::default() }) }
     }
 

@@ -68,11 +68,11 @@ const HIT: (&str, &str) = ("hit", "exact");
 const NO_STORE: (&str, &str) = ("bypass", "no_store");
 const REFRESH: (&str, &str) = ("miss", "refresh");
 
-/// A miss in a cache that is empty, or holds nothing that is near.
+/// A miss in a cache that is empty, or holds nothing of this kind.
 fn nothing(is_empty: bool) -> (&'static str, &'static str) {
     match is_empty {
         true => ("miss", "empty"),
-        false => ("miss", if cfg!(feature = "candle") { "no_candidate" } else { "embedder_down" }),
+        false => ("miss", if cfg!(feature = "candle") { "empty" } else { "embedder_down" }),
     }
 }
 
@@ -101,12 +101,15 @@ async fn portkey() {
     setup.check(&[("x-portkey-config", simple)], ("miss", "empty")).await;
     assert_eq!(setup.upstream.last().header("x-portkey-config"), simple, "it says more than what is for a cache");
     assert_eq!(setup.life_s().await, 60);
+    // It may say who answers.
+    setup.check(&[("x-portkey-config", "pc-1")], nothing(false)).await;
     setup.check(&[("x-portkey-config", "pc-1")], HIT).await;
-    setup.check(&[("x-portkey-cache-force-refresh", "true")], REFRESH).await;
-    setup.check(&[("x-portkey-cache-force-refresh", "false")], HIT).await;
+    setup.check(&[("x-portkey-config", simple)], HIT).await;
+    setup.check(&[("x-portkey-config", simple), ("x-portkey-cache-force-refresh", "true")], REFRESH).await;
+    setup.check(&[("x-portkey-config", simple), ("x-portkey-cache-force-refresh", "false")], HIT).await;
     setup.check(&[("x-portkey-cache-namespace", "a"), ("x-portkey-config", simple)], ("miss", "no_candidate")).await;
     assert_eq!(setup.upstream.last().header("x-portkey-cache-namespace"), "");
-    setup.check(&[("x-portkey-cache-namespace", "a")], HIT).await;
+    setup.check(&[("x-portkey-cache-namespace", "a"), ("x-portkey-config", simple)], HIT).await;
     setup.refuse("x-portkey-config", "{\"cache\":").await;
 }
 

@@ -16,7 +16,7 @@ use crate::body::check_media;
 use crate::decision::{
     Attributes, CHAT_PATH, CacheName, Embedding, InvalidEmbedding, Origin, Prompt, Reason, Scope, Tenant, Turn, Vars,
 };
-use crate::room::{Reading, Share, Taken, take};
+use crate::room::{Share, Taken, take};
 use crate::route::Resolved;
 use crate::store::Owner;
 use crate::wire::controls::check_names;
@@ -209,7 +209,7 @@ impl FromRequest<Arc<App>> for JsonBody {
         let live = app.live();
         let layer = &live.settings().layer;
         let mut share = layer.bodies.share();
-        let reading = Reading { bytes_max: layer.body_bytes_max, pause_max: layer.body_patience };
+        let reading = layer.reading();
         let bytes = match take(request.into_body(), reading, &mut share).await? {
             Taken::Whole(bytes) => bytes,
             Taken::Begun(begun) => {

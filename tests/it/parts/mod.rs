@@ -61,7 +61,7 @@ impl Setup {
         let layer = LayerSettings { upstream: providers.resolver(), patience: PATIENCE, ..LayerSettings::default() };
         let tasks = TaskTracker::new();
         let nowhere = std::env::temp_dir().join("nearhit-has-no-keys-here");
-        let savings = Savings::new(SavingsRules::default(), &layer, &mut registry);
+        let savings = Savings::new(SavingsRules::default(), layer.reading(), Arc::clone(&layer.bodies), &mut registry);
         let live = LiveSettings { layer, upstream: providers, savings, judge: None, api_patience: PATIENCE };
         let app = App {
             live: RwLock::new(Arc::new(Live::new(Arc::clone(&cache), tasks.clone(), live))),
