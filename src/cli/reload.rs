@@ -110,14 +110,7 @@ impl Reloader {
         let is_same_judge = config.judge == self.in_force.config.judge && secrets.judge == self.in_force.secrets.judge;
         let judge = match (&config.judge, &before.judge) {
             (Some(_), Some(judge)) if is_same_judge => Some(Arc::clone(judge)),
-            (Some(settings), _) => match open_judge(settings, secrets.judge.as_ref()) {
-                Ok(judge) => Some(Arc::new(judge)),
-                Err(error) if config.serve.strict => return Err(error),
-                Err(error) => {
-                    tracing::error!(error, "no judge: caches with judge = \"model\" learn nothing");
-                    None
-                }
-            },
+            (Some(settings), _) => Some(Arc::new(open_judge(settings, secrets.judge.as_ref())?)),
             (None, _) => None,
         };
         let savings = before.savings.renewed(config.savings.clone());
@@ -135,17 +128,11 @@ impl Reloader {
 impl InForce {
     /// The configuration as it is now in the file, with the flags over it.
     fn read(args: &ServeArgs) -> Result<Self, ReloadRefused> {
-        let (mut config, written) = args.read().map_err(|failure| ReloadRefused(failure.to_string()))?;
+        let (config, written) = args.read().map_err(|failure| ReloadRefused(failure.to_string()))?;
         let (providers, mut problems) = read_provider_keys(&config.upstream);
         let judge = config.judge.as_ref().and_then(judge_key).transpose();
         let judge = judge.unwrap_or_else(|problem| {
-            // As at the start.
-            if config.serve.strict {
-                problems.push(problem);
-            } else {
-                tracing::error!(error = problem, "no judge: caches with judge = \"model\" learn nothing");
-                config.judge = None;
-            }
+            problems.push(problem);
             None
         });
         if !problems.is_empty() {

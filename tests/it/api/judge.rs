@@ -131,7 +131,9 @@ async fn a_template_hit_is_audited_and_barred_where_it_was_wrong() {
     let mut asked = 0;
     while client.chat(&greeted(&name(asked))).await.check(200).outcome() != ("hit", "template") {
         wait_for(&client, asked.into(), 0, 0).await;
-        client.wait_for_entries(u64::from(asked) + 1).await;
+        let kept = format!("nearhit_answers_total{{result=\"kept\"}} {}\n", asked + 1);
+        let is_kept = async || server.admin().get("/metrics").await.check(200).text().contains(&kept).then_some(());
+        until("the answer is kept", is_kept).await;
         asked += 1;
         assert!(asked < 60, "{}", budget(&client).await);
     }
