@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::future::Either;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 use tower_service::Service;
@@ -18,7 +18,7 @@ use super::rules::{PATHS, SavingsRules};
 use super::sightings::Sightings;
 use super::stopping::Stopping;
 use super::{Kind, Saved};
-use crate::body::{Body, BoxError, check_media, problem_response, shaped};
+use crate::body::{Body, BoxError, check_media, is_encoded, problem_response, shaped};
 use crate::decision::{Outcome, Tier};
 use crate::metrics::{Registry, SavingsMetrics};
 use crate::room::{Reading, Room, Taken, take};
@@ -165,10 +165,9 @@ fn is_fresh_stream(response: &Response<Body>) -> bool {
     let is = |name, value: &str| headers.get(name).is_some_and(|header| header.as_bytes() == value.as_bytes());
     let is_kept = is(header::OUTCOME, Outcome::Hit.as_str()) && !is(header::TIER, Tier::Joined.as_str());
     let media = headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
-    let is_encoded = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
     response.status() == StatusCode::OK
         && !is_kept
-        && !is_encoded
+        && !is_encoded(headers)
         && media.split(';').next().is_some_and(|media| media.trim() == "text/event-stream")
 }
 
