@@ -108,8 +108,11 @@ where
     };
     connection.as_mut().graceful_shutdown();
     let over = async {
+        if pause.is_zero() {
+            // What was answered last may still be on its way.
+            return seat.settled_for(GRACE).await;
+        }
         tokio::time::sleep(pause).await;
-        // What was answered last may still be on its way.
         seat.idle_for(GRACE).await;
     };
     tokio::select! {

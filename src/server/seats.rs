@@ -40,6 +40,8 @@ struct State {
     calls: usize,
     /// When the last call ended, something was last sent, or the connection was opened.
     idle_since: Instant,
+    /// When something was last sent, if ever.
+    sent_at: Option<Instant>,
     /// Since when there is something to send that the client does not take.
     blocked_since: Option<Instant>,
     is_leaving: bool,
@@ -92,7 +94,8 @@ impl Seats {
             taken.send_one_away();
             return None;
         }
-        let state = State { calls: 0, idle_since: Instant::now(), blocked_since: None, is_leaving: false };
+        let state =
+            State { calls: 0, idle_since: Instant::now(), sent_at: None, blocked_since: None, is_leaving: false };
         let place = Arc::new(Place { state: Mutex::new(state), leave: Notify::new() });
         let number = taken.next;
         taken.next += 1;
@@ -161,6 +164,19 @@ impl Seat {
         }
     }
 
+    /// Done when everything was sent, and the last of it so long ago.
+    pub(super) async fn settled_for(&self, limit: Duration) {
+        loop {
+            let state = *self.place.state.lock();
+            let now = Instant::now();
+            let is_settled = state.sent_at.is_none_or(|sent| sent + limit <= now);
+            if state.is_idle() && is_settled {
+                return;
+            }
+            sleep_until(state.sent_at.filter(|_| state.is_idle()).unwrap_or(now) + limit).await;
+        }
+    }
+
     /// Done when the client has taken nothing for so long of what there is to send.
     pub(super) async fn stuck_for(&self, limit: Duration) {
         loop {
@@ -177,6 +193,7 @@ impl Seat {
     pub(super) fn sent(&self) {
         let mut state = self.place.state.lock();
         state.idle_since = Instant::now();
+        state.sent_at = Some(state.idle_since);
         state.blocked_since = None;
         let is_idle = state.is_idle();
         drop(state);
@@ -245,6 +262,7 @@ mod tests {
         let seats = Seats::new(1);
         let seat = seats.take().await;
         let minute = Duration::from_secs(60);
+        assert!(seat.settled_for(minute).now_or_never().is_some(), "nothing was ever sent");
         drop(seat.begin());
         seat.blocked();
         assert!(tokio::time::timeout(minute / 2, seat.stuck_for(minute)).await.is_err());
@@ -253,6 +271,10 @@ mod tests {
         seat.sent();
         assert!(tokio::time::timeout(10 * minute, seat.stuck_for(minute)).await.is_err(), "it took all");
         seat.idle_for(minute).await;
+        assert!(seat.settled_for(minute).now_or_never().is_some());
+        seat.sent();
+        assert!(seat.settled_for(minute).now_or_never().is_none(), "it may still be on its way");
+        seat.settled_for(minute).await;
         seat.blocked();
         let blocked = Instant::now();
         seat.stuck_for(minute).await;
